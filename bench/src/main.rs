@@ -1,2 +1,75 @@
-//! placeholder
-fn main() {}
+//! Measures how fast tasks start and end, beside the floor below which nothing can go.
+//!
+//! `tepui-bench load` is a plain v1 framework, so that it runs against any Mesos-compatible master: it
+//! launches tasks one by one for latencies ([`load::Latencies`]) and many at a time for throughput
+//! ([`load::Throughput`]). `--floor` measures, in the same run, bare `libcontainer` and `runc run`
+//! ([`floor`]). A table goes to stdout, JSON to `--json`. Figures are printed, never asserted.
+
+mod floor;
+mod load;
+mod report;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+#[derive(Parser, Debug)]
+#[command(name = "tepui-bench", about = "Load generator and benchmarks for Mesos-compatible masters")]
+struct Args {
+    /// The master to load
+    #[arg(long, value_name = "HOST:PORT")]
+    master: Option<String>,
+    /// How many tasks to launch one by one, for latencies
+    #[arg(long, default_value_t = 100)]
+    sequential: usize,
+    /// How many tasks to launch for throughput
+    #[arg(long, default_value_t = 1000)]
+    tasks: usize,
+    /// How many tasks may be in flight at once
+    #[arg(long, default_value_t = 32)]
+    inflight: usize,
+    /// CPUs of each task
+    #[arg(long, default_value_t = 0.05)]
+    cpus: f64,
+    /// Memory of each task, in MB
+    #[arg(long, default_value_t = 32.0)]
+    mem: f64,
+    /// Image of the tasks, as a Docker image name
+    #[arg(long)]
+    image: Option<String>,
+    /// The command of every task, run by /bin/sh
+    #[arg(long, default_value = "true")]
+    command: String,
+    /// Measure bare libcontainer and runc as well, this many times each (needs root)
+    #[arg(long, default_value_t = 0)]
+    floor: usize,
+    /// Write all figures here as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let mut report = report::Report::default();
+    // libcontainer clones without exec, so the floor is measured before there is a second thread.
+    if args.floor > 0 {
+        floor::measure(args.floor, &mut report)?;
+    }
+    if let Some(master) = &args.master {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let shape = load::Shape {
+            cpus: args.cpus,
+            mem: args.mem,
+            image: args.image.clone(),
+            command: args.command.clone(),
+        };
+        runtime.block_on(load::measure(master, &shape, args.sequential, args.tasks, args.inflight, &mut report))?;
+    }
+    print!("{report}");
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Figures, as a table for people and as JSON for tools.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// All figures of one run.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    latencies: Vec<Latency>,
+    rates: Vec<Rate>,
+}
+
+/// How long something took, in milliseconds.
+#[derive(Debug, Serialize)]
+struct Latency {
+    what: String,
+    samples: usize,
+    median_ms: f64,
+    p99_ms: f64,
+    min_ms: f64,
+    max_ms: f64,
+    /// How many times the floor's median, where a floor was measured before.
+    times_floor: Option<f64>,
+}
+
+/// How many of something were done in a time.
+#[derive(Debug, Serialize)]
+struct Rate {
+    what: String,
+    count: usize,
+    seconds: f64,
+    per_second: f64,
+}
+
+/// The row that others are compared with.
+pub const FLOOR: &str = "bare libcontainer: create, start, wait, delete";
+
+// === impl Report ===
+
+impl Report {
+    /// Adds a row of latencies.
+    pub fn latency(&mut self, what: impl Into<String>, mut samples: Vec<Duration>) {
+        samples.sort();
+        let at = |share: f64| milliseconds(samples.get(place(samples.len(), share)).copied());
+        let median = at(0.5);
+        let what = what.into();
+        let floor = self.latencies.iter().find(|l| l.what == FLOOR).map(|l| l.median_ms);
+        self.latencies.push(Latency {
+            what,
+            samples: samples.len(),
+            median_ms: median,
+            p99_ms: at(0.99),
+            min_ms: at(0.0),
+            max_ms: at(1.0),
+            times_floor: floor.filter(|floor| *floor > 0.0).map(|floor| median / floor),
+        });
+    }
+
+    /// Adds a row of throughput.
+    #[expect(clippy::cast_precision_loss, reason = "a count of tasks")]
+    pub fn rate(&mut self, what: impl Into<String>, count: usize, time: Duration) {
+        let seconds = time.as_secs_f64();
+        self.rates.push(Rate { what: what.into(), count, seconds, per_second: count as f64 / seconds });
+    }
+}
+
+fn milliseconds(duration: Option<Duration>) -> f64 {
+    duration.unwrap_or_default().as_secs_f64() * 1e3
+}
+
+/// The place of this share of a sorted list (nearest rank).
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small, positive numbers"
+)]
+fn place(len: usize, share: f64) -> usize {
+    ((len.saturating_sub(1)) as f64 * share).round() as usize
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        if !self.latencies.is_empty() {
+            writeln!(
+                f,
+                "{:<54} {:>6} {:>9} {:>9} {:>9} {:>9} {:>8}",
+                "latency [ms]", "n", "median", "p99", "min", "max", "× floor"
+            )?;
+        }
+        for l in &self.latencies {
+            let times = l.times_floor.map_or_else(|| "-".to_owned(), |t| format!("{t:.2}"));
+            writeln!(
+                f,
+                "{:<54} {:>6} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>8}",
+                l.what, l.samples, l.median_ms, l.p99_ms, l.min_ms, l.max_ms, times
+            )?;
+        }
+        if !self.rates.is_empty() {
+            writeln!(f, "{:<54} {:>6} {:>9} {:>9}", "throughput", "n", "seconds", "per s")?;
+        }
+        for r in &self.rates {
+            writeln!(f, "{:<54} {:>6} {:>9.2} {:>9.1}", r.what, r.count, r.seconds, r.per_second)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_are_the_nearest() {
+        let mut report = Report::default();
+        report.latency(FLOOR, (1..=100).map(Duration::from_millis).collect());
+        report.latency("other", vec![Duration::from_millis(102)]);
+        let floor = &report.latencies[0];
+        assert_eq!((floor.median_ms, floor.p99_ms, floor.min_ms, floor.max_ms), (51.0, 99.0, 1.0, 100.0));
+        assert_eq!(report.latencies[1].times_floor, Some(2.0));
+    }
+}

@@ -1,0 +1,1 @@
+//! A coordinator and an agent inside this process, for `tepui run` without a cluster.

@@ -1,0 +1,155 @@
+//! Shows a task's stdout and stderr while it runs, by reading its sandbox from the agent.
+//!
+//! One [`Follower`] an instance: it asks the agent for what is new in each file and writes it here,
+//! quickly while there is output and less often while there is none, and reads to the end once the
+//! task has ended.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use tepui_api::v1::{self, agent};
+use tepui_api::{MediaType, client::Client};
+use tokio::sync::watch;
+
+/// How much one call asks for, in bytes.
+const CHUNK: u64 = 256 * 1024;
+const QUICK: Duration = Duration::from_millis(30);
+const SLOW: Duration = Duration::from_millis(300);
+/// How long an agent may fail to answer after the task's end before its output is given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Which of our own streams a file goes to.
+#[derive(Clone, Copy, Debug)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Follows the output of one task.
+pub struct Follower {
+    client: Client,
+    files: [File; 2],
+    /// Begins every line when there are several instances.
+    prefix: Option<String>,
+}
+
+struct File {
+    path: String,
+    stream: Stream,
+    read: u64,
+    /// With a prefix, the part of a line that has not ended.
+    partial: Vec<u8>,
+}
+
+impl Follower {
+    /// Follows the task of this framework on the agent at `authority`.
+    #[must_use]
+    pub fn new(authority: &str, framework: &v1::FrameworkId, task: &v1::TaskId, prefix: Option<String>) -> Self {
+        let run = format!("/frameworks/{framework}/executors/{task}/runs/latest");
+        let file = |name: &str, stream| File { path: format!("{run}/{name}"), stream, read: 0, partial: Vec::new() };
+        Self {
+            client: Client::new(authority, MediaType::Protobuf),
+            files: [file("stdout", Stream::Stdout), file("stderr", Stream::Stderr)],
+            prefix,
+        }
+    }
+
+    /// Shows output until `ended` is true and all of it has been shown.
+    pub async fn follow(mut self, mut ended: watch::Receiver<bool>) {
+        let mut pause = QUICK;
+        let mut failing_since: Option<tokio::time::Instant> = None;
+        loop {
+            // Read after seeing the end, so that what came just before it is shown too.
+            let last = *ended.borrow_and_update();
+            match self.advance().await {
+                Ok(true) => {
+                    pause = QUICK;
+                    failing_since = None;
+                    continue;
+                }
+                Ok(false) => {
+                    failing_since = None;
+                    if last {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    let since = *failing_since.get_or_insert_with(tokio::time::Instant::now);
+                    if last && since.elapsed() > PATIENCE {
+                        eprintln!("tepui: the rest of the output could not be read: {error}");
+                        break;
+                    }
+                }
+            }
+            pause = (pause * 2).min(SLOW);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = ended.changed(), if !last => pause = QUICK,
+            }
+        }
+        for file in &mut self.files {
+            if !file.partial.is_empty() {
+                let rest = std::mem::take(&mut file.partial);
+                show(file.stream, self.prefix.as_deref(), &[rest, b"\n".to_vec()].concat());
+            }
+        }
+    }
+
+    /// Shows what is new; whether there was anything.
+    async fn advance(&mut self) -> Result<bool, tepui_api::client::ClientError> {
+        let mut any = false;
+        for file in &mut self.files {
+            let call = agent::Call {
+                r#type: Some(agent::call::Type::ReadFile as i32),
+                read_file: Some(agent::call::ReadFile {
+                    path: file.path.clone(),
+                    offset: file.read,
+                    length: Some(CHUNK),
+                }),
+                ..Default::default()
+            };
+            let answer: agent::Response = self.client.call("/api/v1", &call).await?;
+            let data = answer.read_file.unwrap_or_default().data;
+            if data.is_empty() {
+                continue;
+            }
+            any = true;
+            file.read += data.len() as u64;
+            file.write(data, self.prefix.as_deref());
+        }
+        Ok(any)
+    }
+}
+
+impl File {
+    fn write(&mut self, data: Vec<u8>, prefix: Option<&str>) {
+        if prefix.is_none() {
+            show(self.stream, None, &data);
+            return;
+        }
+        self.partial.extend_from_slice(&data);
+        if let Some(end) = self.partial.iter().rposition(|b| *b == b'\n') {
+            let rest = self.partial.split_off(end + 1);
+            let lines = std::mem::replace(&mut self.partial, rest);
+            show(self.stream, prefix, &lines);
+        }
+    }
+}
+
+/// Writes bytes as they are. When nobody reads any more, the task still goes on.
+fn show(stream: Stream, prefix: Option<&str>, bytes: &[u8]) {
+    let bytes = match prefix {
+        None => bytes.to_vec(),
+        Some(prefix) => {
+            let lines = bytes.split_inclusive(|b| *b == b'\n');
+            lines.flat_map(|line| [prefix.as_bytes(), line].concat()).collect()
+        }
+    };
+    let _ = match stream {
+        Stream::Stdout => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(&bytes).and_then(|()| out.flush())
+        }
+        Stream::Stderr => std::io::stderr().lock().write_all(&bytes),
+    };
+}
