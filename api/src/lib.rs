@@ -15,6 +15,7 @@ pub mod json;
 pub mod recordio;
 pub mod resources;
 mod shape;
+pub mod units;
 
 /// The generated messages, by their protobuf package.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::nursery)]
