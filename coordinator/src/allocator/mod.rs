@@ -1,0 +1,1 @@
+//! Shares the cluster's free resources out among the frameworks.
