@@ -1,0 +1,23 @@
+# Everyday commands. `just` alone lists them.
+
+export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", cache_directory() / "tepui/target")
+
+_list:
+    @just --list
+
+# All tests, as CI runs them
+test:
+    ./tests/run
+
+# Tests of one crate, such as `just unit tepui-api`
+unit CRATE:
+    cargo nextest run --release -p {{CRATE}}
+
+# Formatting and lints
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Latency and throughput beside the floor (needs root)
+bench *ARGS:
+    ./bench/run {{ARGS}}
