@@ -1,1 +1,39 @@
-//! placeholder
+//! One tiny process per container: the shim.
+//!
+//! How a container comes to be, and which file tells that part:
+//!
+//! 1. The agent, still single-threaded, forks a [`Zygote`] (`zygote`). It stays a small process without
+//!    threads, which is the only kind of process that may call `libcontainer` (it clones without exec).
+//! 2. Per launch the agent writes two files into the container's runtime directory: `config.json`, the OCI
+//!    runtime spec, and `launch.json`, the [`LaunchPlan`] (`plan`). It then asks the zygote for a shim and gets
+//!    one end of a stream socket.
+//! 3. The forked shim (`shim`) makes a mount namespace of its own and the root file system in it (`rootfs`), lets
+//!    `libcontainer` create the container, whose first process ends in `executor`, and starts it.
+//! 4. The shim serves its peers (`serve`): each line is a JSON [`Request`] or [`Event`] (`protocol`). Peers come
+//!    and go; an agent that restarts finds the shim again by `shim.sock` ([`connect`]).
+//! 5. When the container's first process has ended, its status is written to `exit.json` (`exit`), then
+//!    announced, and the shim ends. Its mount namespace goes with it, so no mount can be left over.
+//!
+//! The shim holds a lock on `alive` for as long as it lives ([`Liveness`]), so that an agent can tell at any time, and
+//! without trusting process ids, whether somebody still looks after a container.
+
+#![allow(unsafe_code)]
+
+mod executor;
+mod exit;
+mod floor;
+mod liveness;
+mod plan;
+mod protocol;
+mod rootfs;
+mod serve;
+mod shim;
+mod sys;
+mod zygote;
+
+pub use exit::{ExitRecord, Outcome, Usage};
+pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root};
+pub use liveness::{Liveness, LivenessError};
+pub use plan::{BindMount, ExecPlan, FirstProcess, LaunchPlan, PlanError, RootFs, files};
+pub use protocol::{Event, ProtocolError, Request, SignalScope, State, connect, decode_line, encode_line};
+pub use zygote::{Zygote, ZygoteError};

@@ -1,0 +1,158 @@
+//! What the container's first process does once `libcontainer` has set everything up: run the program.
+//!
+//! All of this happens inside the container, as its user. A program that cannot be executed is no failure of the
+//! launch: as in Mesos, the container starts, says so on its standard error, and exits with status 1.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::ffi::{CString, NulError};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{BorrowedFd, RawFd};
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::unistd::{ForkResult, Pid, execvpe, fork, setsid};
+
+use crate::plan::{ExecPlan, FirstProcess};
+use crate::sys;
+
+/// What Mesos' containerizer exits with when it cannot execute a task's command (`EXIT_FAILURE`).
+const CANNOT_EXECUTE: i32 = 1;
+
+/// Runs the program of a [`crate::LaunchPlan`].
+#[derive(Clone)]
+pub(crate) struct Program {
+    pub(crate) exec: ExecPlan,
+    pub(crate) first_process: FirstProcess,
+    /// Where a minimal init reports the program's raw wait status.
+    pub(crate) status_fd: RawFd,
+}
+
+impl Executor for Program {
+    fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
+        // If the shim dies, so shall the container. The kernel forgets this wish when the user changes,
+        // which has happened by now.
+        set_pdeathsig(Signal::SIGKILL).map_err(|error| {
+            ExecutorValidationError::ArgValidationError(format!("no parent death signal: {error}"))
+        })?;
+        Ok(())
+    }
+
+    fn setup_envs(&self, envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        sys::clear_environment();
+        if let Some(path) = envs.get("PATH") {
+            // SAFETY: this process has one thread.
+            unsafe { std::env::set_var("PATH", path) };
+        }
+        Ok(())
+    }
+
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let environment =
+            spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
+        let code = match self.first_process {
+            FirstProcess::Program => self.become_program(environment),
+            FirstProcess::Init => self.be_init(environment),
+        };
+        // SAFETY: ends this forked process at once; the exit handlers are the agent's.
+        unsafe { libc::_exit(code) }
+    }
+}
+
+impl Program {
+    /// Replaces this process by the program. Returns an exit code if that is not possible.
+    fn become_program(&self, environment: &[String]) -> i32 {
+        sys::default_signals();
+        // The one opened before the container's /dev was in its place may come from another file system.
+        if let Ok(null) = File::open("/dev/null") {
+            let _ = sys::redirect(&null, 0);
+        }
+        let Err(error) = self.replace(environment);
+        let _ = writeln!(io::stderr(), "Failed to execute '{}': {}", self.exec.path, error);
+        CANNOT_EXECUTE
+    }
+
+    fn replace(&self, environment: &[String]) -> Result<Infallible, String> {
+        let strings = |list: &[String]| -> Result<Vec<CString>, NulError> {
+            list.iter().map(|text| CString::new(text.as_bytes())).collect()
+        };
+        let nul = |_| "a string with a zero byte cannot be passed to a program".to_owned();
+        let path = CString::new(self.exec.path.as_bytes()).map_err(nul)?;
+        let mut argv = strings(&self.exec.argv).map_err(nul)?;
+        if argv.is_empty() {
+            argv.push(path.clone());
+        }
+        let environment = strings(environment).map_err(nul)?;
+        execvpe(&path, &argv, &environment).map_err(|errno| errno.desc().to_owned())
+    }
+
+    /// Runs the program as a child, reaps orphans, passes signals on, reports the program's status. Returns this process' exit code.
+    fn be_init(&self, environment: &[String]) -> i32 {
+        let _ = nix::sys::prctl::set_name(c"tepui-init");
+        // Blocked signals are taken up by `wait` below; unblocked ones the kernel would withhold from a namespace's first process.
+        let all = SigSet::all();
+        let mut before = SigSet::empty();
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), Some(&mut before));
+        // SAFETY: this process has one thread.
+        let program = match unsafe { fork() } {
+            Ok(ForkResult::Parent { child }) => child,
+            Ok(ForkResult::Child) => {
+                let _ = setsid();
+                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+                return self.become_program(environment);
+            }
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "Failed to fork '{}': {}", self.exec.path, error.desc());
+                return CANNOT_EXECUTE;
+            }
+        };
+        detach(self.status_fd);
+        loop {
+            let mut number = 0;
+            // SAFETY: both pointers are to live local variables.
+            unsafe { libc::sigwait(all.as_ref(), &mut number) };
+            if number != libc::SIGCHLD {
+                // SAFETY: takes integers only. Not `nix`'s, which has no real-time signals.
+                unsafe { libc::kill(program.as_raw(), number) };
+                continue;
+            }
+            if let Some(status) = reap(program) {
+                // SAFETY: the shim made this descriptor for us before the container was created.
+                let pipe = unsafe { BorrowedFd::borrow_raw(self.status_fd) };
+                let _ = nix::unistd::write(pipe, &status.to_ne_bytes());
+                return 0;
+            }
+        }
+    }
+}
+
+/// Lets go of everything of the container's that an idle init has no use for.
+fn detach(keep: RawFd) {
+    if let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+        for fd in 0..3 {
+            let _ = sys::redirect(&null, fd);
+        }
+    }
+    let _ = std::env::set_current_dir("/");
+    sys::close_all_but(&[keep]);
+    sys::trim_heap();
+}
+
+/// Reaps every child that has ended; the raw status of `program` if it was among them.
+fn reap(program: Pid) -> Option<i32> {
+    let mut found = None;
+    loop {
+        let mut status = 0;
+        // SAFETY: the pointer is to a live local variable.
+        let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+        if pid <= 0 {
+            return found;
+        }
+        if pid == program.as_raw() {
+            found = Some(status);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Whether a shim is alive: a lock that lives exactly as long as it does.
+//!
+//! The agent opens and locks `alive` in the container's runtime directory and sends the open file along with the request
+//! for a shim. `flock(2)` belongs to the open file, not to a process: it is held while the request waits in the zygote's
+//! queue, by the shim through its whole life, and by nobody afterwards, however it ended. Process ids are reused; this is not.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use crate::plan::files;
+
+/// The lock of one shim's life, held.
+#[derive(Debug)]
+pub struct Liveness(File);
+
+/// The lock cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LivenessError {
+    /// A shim looks after this container already.
+    #[error("{0} is locked: a shim looks after this container already")]
+    Held(PathBuf),
+    /// The file cannot be opened or locked.
+    #[error("{path} cannot be locked: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Liveness {
+    /// Takes the lock of the container with this runtime directory.
+    pub fn take(dir: &Path) -> Result<Self, LivenessError> {
+        let path = dir.join(files::ALIVE);
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(|source| LivenessError::Io { path: path.clone(), source })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(std::fs::TryLockError::WouldBlock) => Err(LivenessError::Held(path)),
+            Err(std::fs::TryLockError::Error(source)) => Err(LivenessError::Io { path, source }),
+        }
+    }
+
+    /// Whether a shim looks after the container, or is about to.
+    pub fn is_held(dir: &Path) -> Result<bool, LivenessError> {
+        match Self::take(dir) {
+            Ok(_) => Ok(false),
+            Err(LivenessError::Held(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for Liveness {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_until_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!Liveness::is_held(dir.path()).unwrap());
+        let lock = Liveness::take(dir.path()).unwrap();
+        assert!(Liveness::is_held(dir.path()).unwrap());
+        assert!(matches!(Liveness::take(dir.path()), Err(LivenessError::Held(_))));
+        drop(lock);
+        assert!(!Liveness::is_held(dir.path()).unwrap());
+    }
+}

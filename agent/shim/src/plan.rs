@@ -1,0 +1,147 @@
+//! What the agent asks of a shim beyond the OCI runtime spec: the [`LaunchPlan`], stored as `launch.json`.
+//!
+//! The agent writes it next to `config.json` before it asks the zygote for a shim; the shim reads it once.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Names of the files in a container's runtime directory.
+pub mod files {
+    /// The OCI runtime spec, written by the agent.
+    pub const CONFIG: &str = "config.json";
+    /// The [`super::LaunchPlan`], written by the agent.
+    pub const LAUNCH: &str = "launch.json";
+    /// The mount point of the container's root file system; the mount itself exists only in the shim's namespace.
+    pub const ROOTFS: &str = "rootfs";
+    /// Where `libcontainer` keeps its state.
+    pub const STATE: &str = "state";
+    /// The socket at which the shim serves.
+    pub const SOCKET: &str = "shim.sock";
+    /// The process id, as the host sees it, of the container's first process.
+    pub const PID: &str = "pid";
+    /// The [`crate::ExitRecord`], written by the shim before it announces the exit.
+    pub const EXIT: &str = "exit.json";
+    /// What the shim itself has to say (its standard error); empty unless something is wrong.
+    pub const LOG: &str = "shim.log";
+    /// Locked for as long as a shim is alive or about to be.
+    pub const ALIVE: &str = "alive";
+}
+
+/// What a shim does for one container beyond what the OCI runtime spec says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchPlan {
+    /// The container's id: letters, digits, `_`, `+`, `-` and `.` only.
+    pub container_id: String,
+    /// What the container's root file system is made of.
+    pub rootfs: RootFs,
+    /// Mounts made by the shim on the root file system, in this order, before those of the OCI runtime spec.
+    #[serde(default)]
+    pub mounts: Vec<BindMount>,
+    /// The file that receives standard output. It is created if absent, and appended to.
+    pub stdout: PathBuf,
+    /// The file that receives standard error. It is created if absent, and appended to.
+    pub stderr: PathBuf,
+    /// Who owns the two files when the shim creates them: user and group id.
+    pub stdio_owner: (u32, u32),
+    /// The program to run.
+    pub exec: ExecPlan,
+    /// Whether the container's first process is the program itself.
+    pub first_process: FirstProcess,
+    /// The cgroup's `cgroup.procs`, read for signals that go to all processes. Absent if there is no cgroup.
+    pub cgroup_procs: Option<PathBuf>,
+}
+
+/// A container's root file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootFs {
+    /// The host's, with all its mounts and its `/dev`.
+    Host,
+    /// Image layers under a writable one.
+    Overlay {
+        /// Unpacked layers, the topmost first.
+        lowers: Vec<PathBuf>,
+        /// Receives what the container writes. Must exist.
+        upper: PathBuf,
+        /// Overlayfs' scratch directory, on the same file system as `upper`. Must exist.
+        work: PathBuf,
+    },
+}
+
+/// A bind mount of a host's path onto the container's root file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Absolute path in the container; created if absent.
+    pub target: PathBuf,
+    /// With the mounts beneath `source`.
+    pub recursive: bool,
+    /// Cannot be written through.
+    pub read_only: bool,
+}
+
+/// The program that a container runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecPlan {
+    /// The executable: a path, or a name that is looked up in the `PATH` of the container's environment.
+    ///
+    /// Apart from `argv` because Mesos' `CommandInfo` without a shell has it so: `value` names the
+    /// executable, `arguments` is the whole argument vector including the zeroth.
+    pub path: String,
+    /// The whole argument vector. Empty means just `path`.
+    pub argv: Vec<String>,
+}
+
+/// What runs as the container's first process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstProcess {
+    /// The program itself. For containers without a PID namespace of their own.
+    Program,
+    /// A minimal init that runs the program as its child, reaps orphans and passes signals on.
+    ///
+    /// The first process of a PID namespace is shielded from signals it has no handler for, even from those it sends itself, so
+    /// that a `sleep` would ignore SIGTERM and `kill -9 $$` would do nothing. Programs do not expect that.
+    Init,
+}
+
+/// The launch plan cannot be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Reading or writing failed.
+    #[error("{path} cannot be read or written: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not a launch plan.
+    #[error("{path} is not a launch plan: {source}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl LaunchPlan {
+    /// Writes the plan into a container's runtime directory.
+    pub fn save(&self, dir: &Path) -> Result<(), PlanError> {
+        let path = dir.join(files::LAUNCH);
+        let text =
+            serde_json::to_vec(self).map_err(|source| PlanError::Format { path: path.clone(), source })?;
+        std::fs::write(&path, text).map_err(|source| PlanError::Io { path, source })
+    }
+
+    /// Reads the plan from a container's runtime directory.
+    pub fn load(dir: &Path) -> Result<Self, PlanError> {
+        let path = dir.join(files::LAUNCH);
+        let text = std::fs::read(&path).map_err(|source| PlanError::Io { path: path.clone(), source })?;
+        serde_json::from_slice(&text).map_err(|source| PlanError::Format { path, source })
+    }
+}

@@ -1,0 +1,277 @@
+//! The container's root file system, made in the shim's own mount namespace.
+//!
+//! Everything is mounted beneath `rootfs` in the runtime directory, in a namespace that only the shim and the container's
+//! processes are in: when the last of them has ended, the kernel takes the mounts away. The host's own mount table never
+//! shows them, and nothing has to be unmounted after a crash. The namespace is a slave of the host's, so that what the host
+//! unmounts later is not kept busy here.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::Pid;
+
+use crate::plan::{BindMount, RootFs};
+
+/// A root file system cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RootFsError {
+    #[error("no mount namespace of its own for the shim: {0}")]
+    Namespace(#[source] Errno),
+    #[error("{target} cannot be mounted on: {source}")]
+    Mount { target: PathBuf, source: io::Error },
+    #[error("{0} is not a plain absolute path")]
+    Path(PathBuf),
+    #[error(
+        "the image has {layers} layers, whose paths need {bytes} bytes; beyond 4000 this takes Linux 6.5: {source}"
+    )]
+    TooManyLayers { layers: usize, bytes: usize, source: io::Error },
+}
+
+/// Gives this process a mount namespace of its own.
+pub(crate) fn enter_namespace() -> Result<(), RootFsError> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(RootFsError::Namespace)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .map_err(RootFsError::Namespace)
+}
+
+/// Mounts the root file system on `target`, an existing directory, and `binds` in it.
+pub(crate) fn build(rootfs: &RootFs, target: &Path, binds: &[BindMount]) -> Result<(), RootFsError> {
+    let failed = |source: Errno| RootFsError::Mount { target: target.to_owned(), source: source.into() };
+    match rootfs {
+        RootFs::Host => {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some("/"), target, None::<&str>, flags, None::<&str>).map_err(failed)?;
+            cover_devices(target)?;
+        }
+        RootFs::Overlay { lowers, upper, work } => overlay(lowers, upper, work, target)?,
+    }
+    binds.iter().try_for_each(|bind| bind_into(target, bind))
+}
+
+/// Lays an empty file system over the root file system's `/dev`.
+///
+/// `libcontainer` fills `/dev` with nodes and links of its own and removes `/dev/ptmx`. On a root file system that is the host's, that would be done to the host.
+/// What it makes lands on this cover, which [`uncover_devices`] takes away before the program starts.
+fn cover_devices(target: &Path) -> Result<(), RootFsError> {
+    let dev = target.join("dev");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), &dev, Some("tmpfs"), flags, Some("mode=755,size=64k"))
+        .map_err(|source| RootFsError::Mount { target: dev.clone(), source: source.into() })
+}
+
+/// Takes the cover away from a root file system in this namespace and lays a new, empty one.
+pub(crate) fn renew_device_cover(target: &Path) -> Result<(), RootFsError> {
+    let dev = target.join("dev");
+    umount2(&dev, MntFlags::MNT_DETACH)
+        .map_err(|source| RootFsError::Mount { target: dev, source: source.into() })?;
+    cover_devices(target)
+}
+
+/// Takes the cover of the host's `/dev` away in the mount namespace of a container that was created and not yet started.
+pub(crate) fn uncover_devices(init: Pid) -> io::Result<()> {
+    let ours = File::open("/proc/self/ns/mnt")?;
+    let theirs = File::open(format!("/proc/{init}/ns/mnt"))?;
+    let here = File::open(".")?;
+    setns(theirs.as_fd(), CloneFlags::CLONE_NEWNS)?;
+    let done = umount2("/dev", MntFlags::MNT_DETACH);
+    setns(ours.as_fd(), CloneFlags::CLONE_NEWNS)?;
+    nix::unistd::fchdir(&here)?;
+    Ok(done?)
+}
+
+fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<(), RootFsError> {
+    let failed = |source: io::Error| RootFsError::Mount { target: target.to_owned(), source };
+    // Volatile: the upper directory does not outlive the container, so unmounting need not sync the disk.
+    let mut options = b"volatile,lowerdir=".to_vec();
+    for (index, lower) in lowers.iter().enumerate() {
+        if index > 0 {
+            options.push(b':');
+        }
+        escape(lower, &mut options);
+    }
+    options.extend_from_slice(b",upperdir=");
+    escape(upper, &mut options);
+    options.extend_from_slice(b",workdir=");
+    escape(work, &mut options);
+    // The kernel takes one page of options.
+    if options.len() < 4000 {
+        return mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_slice()))
+            .map_err(|error| failed(error.into()));
+    }
+    overlay_by_parts(lowers, upper, work, target).map_err(|source| RootFsError::TooManyLayers {
+        layers: lowers.len(),
+        bytes: options.len(),
+        source,
+    })
+}
+
+/// `,`, `:` and `\` separate options and layers, unless escaped.
+fn escape(path: &Path, into: &mut Vec<u8>) {
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b',' | b':' | b'\\') {
+            into.push(b'\\');
+        }
+        into.push(*byte);
+    }
+}
+
+const FSCONFIG_SET_FLAG: u32 = 0;
+const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+
+/// The same with one system call a layer, which has no limit in all.
+fn overlay_by_parts(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
+    // SAFETY: the argument is a C string that lives through the call.
+    let context = own(unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), 1) })?;
+    let set = |command: u32, key: Option<&std::ffi::CStr>, value: Option<&Path>| -> io::Result<()> {
+        let value = value.map(|path| CString::new(path.as_os_str().as_bytes())).transpose()?;
+        // SAFETY: key and value are null or C strings that live through the call.
+        Errno::result(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                context.as_raw_fd(),
+                command,
+                key.map_or(std::ptr::null(), std::ffi::CStr::as_ptr),
+                value.as_ref().map_or(std::ptr::null(), |value| value.as_ptr()),
+                0,
+            )
+        })?;
+        Ok(())
+    };
+    for lower in lowers {
+        set(FSCONFIG_SET_STRING, Some(c"lowerdir+"), Some(lower))?;
+    }
+    set(FSCONFIG_SET_STRING, Some(c"upperdir"), Some(upper))?;
+    set(FSCONFIG_SET_STRING, Some(c"workdir"), Some(work))?;
+    set(FSCONFIG_SET_FLAG, Some(c"volatile"), None)?;
+    set(FSCONFIG_CMD_CREATE, None, None)?;
+    // SAFETY: takes integers only.
+    let mounted = own(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, 0) })?;
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    // SAFETY: both paths are C strings that live through the call.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mounted.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })?;
+    Ok(())
+}
+
+fn own(fd: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = Errno::result(fd)?;
+    // SAFETY: the kernel has just given us this descriptor, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Binds one path of the host onto the root file system, without ever following a link out of it.
+fn bind_into(root: &Path, bind: &BindMount) -> Result<(), RootFsError> {
+    let shown = root.join(bind.target.strip_prefix("/").unwrap_or(&bind.target));
+    let failed = |source: io::Error| RootFsError::Mount { target: shown.clone(), source };
+    let directory = fs::metadata(&bind.source).map_err(failed)?.is_dir();
+    let target = open_beneath(root, &bind.target, directory)?;
+    // The kernel's own name for the file that is open, so that nobody can move a link in between.
+    let target = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
+    let recursive = if bind.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+    mount(Some(&bind.source), &target, None::<&str>, MsFlags::MS_BIND | recursive, None::<&str>)
+        .map_err(|error| failed(error.into()))?;
+    if bind.read_only {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        let again = open_beneath(root, &bind.target, directory)?;
+        let again = PathBuf::from(format!("/proc/self/fd/{}", again.as_raw_fd()));
+        mount(None::<&str>, &again, None::<&str>, flags, None::<&str>)
+            .map_err(|error| failed(error.into()))?;
+    }
+    Ok(())
+}
+
+/// Opens `path` as if `root` were `/`; makes it, and the directories above, if absent.
+fn open_beneath(root: &Path, path: &Path, directory: bool) -> Result<File, RootFsError> {
+    let names: Vec<_> = path
+        .strip_prefix("/")
+        .map_err(|_| RootFsError::Path(path.to_owned()))?
+        .components()
+        .map(|part| match part {
+            Component::Normal(name) => Ok(name),
+            _ => Err(RootFsError::Path(path.to_owned())),
+        })
+        .collect::<Result<_, _>>()?;
+    let failed = |source: io::Error| RootFsError::Mount {
+        target: root.join(path.strip_prefix("/").unwrap_or(path)),
+        source,
+    };
+    let top = open_path(root).map_err(failed)?;
+    let mut so_far = PathBuf::new();
+    for (index, name) in names.iter().enumerate() {
+        let parent = resolve(&top, &so_far).map_err(failed)?;
+        so_far.push(name);
+        match resolve(&top, &so_far) {
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let new = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
+        if index + 1 < names.len() || directory {
+            fs::create_dir(&new).map_err(failed)?;
+        } else {
+            OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new).map_err(failed)?;
+        }
+    }
+    resolve(&top, &so_far).map_err(failed)
+}
+
+fn open_path(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path)
+}
+
+/// Opens a path beneath `top`, following links as a process would whose root is `top`.
+fn resolve(top: &File, path: &Path) -> io::Result<File> {
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    Ok(File::from(openat2(top, path, how)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn separators_in_paths_are_escaped() {
+        let mut text = Vec::new();
+        escape(Path::new("/a,b:c\\d"), &mut text);
+        assert_eq!(text, b"/a\\,b\\:c\\\\d");
+    }
+
+    #[test]
+    fn links_do_not_lead_out_of_the_root() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.path().join("link")).unwrap();
+        fs::create_dir_all(root.path().join(outside.path().strip_prefix("/").unwrap())).unwrap();
+        open_beneath(root.path(), Path::new("/link/made"), true).unwrap();
+        assert!(!outside.path().join("made").exists());
+        assert!(root.path().join(outside.path().strip_prefix("/").unwrap()).join("made").is_dir());
+    }
+
+    #[test]
+    fn targets_are_made() {
+        let root = tempfile::tempdir().unwrap();
+        open_beneath(root.path(), Path::new("/a/b/file"), false).unwrap();
+        assert!(root.path().join("a/b/file").is_file());
+        assert!(matches!(open_beneath(root.path(), Path::new("/a/../b"), true), Err(RootFsError::Path(_))));
+    }
+}

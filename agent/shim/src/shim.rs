@@ -1,0 +1,187 @@
+//! One shim's life, from the fork in the zygote to its end.
+
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::{Pid, setgroups, setsid};
+
+use crate::executor::Program;
+use crate::exit::{ExitRecord, Outcome, Usage};
+use crate::plan::{LaunchPlan, RootFs, files};
+use crate::protocol::State;
+use crate::serve::Server;
+use crate::{rootfs, sys};
+
+/// A container that could not be started: which step, and why.
+struct Failure {
+    stage: &'static str,
+    message: String,
+}
+
+fn at<E: std::error::Error>(stage: &'static str) -> impl Fn(E) -> Failure {
+    move |error| Failure { stage, message: chain(&error) }
+}
+
+/// An error with its causes, in one line. `libcontainer`'s errors keep the telling part in the cause.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Runs a shim in the process that the zygote has just forked. Returns its exit code.
+pub(crate) fn run(dir: &Path, control: UnixStream, alive: OwnedFd) -> i32 {
+    // Held, never used: see `liveness`.
+    let _alive = alive;
+    // The zygote ignores SIGCHLD so that shims need not be reaped; `libcontainer` and we do wait for our children.
+    // SAFETY: the default disposition runs no code.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+    let _ = setsid();
+    let _ = nix::sys::prctl::set_name(c"tepui-shim");
+    let Ok(home) = open_home(dir) else { return 72 };
+    let Ok(listener) = UnixListener::bind(files::SOCKET) else { return 73 };
+    let mut server = Server::new(listener, control);
+
+    let started = start(dir);
+    let record = match started {
+        Ok(started) => {
+            server.program(started.init, started.cgroup_procs.clone());
+            server.announce(State::Started { pid: started.init.as_raw() });
+            sys::trim_heap();
+            match server.run_until_exit(started.init) {
+                Ok(()) => settle(&started),
+                Err(error) => failed("serve", &error),
+            }
+        }
+        Err(Failure { stage, message }) => ExitRecord {
+            outcome: Outcome::Failed { stage: stage.to_owned(), message },
+            usage: Usage::default(),
+        },
+    };
+    if record.save(&home).is_err() {
+        return 74;
+    }
+    server.announce(State::Ended(record));
+    0
+}
+
+fn failed(stage: &str, error: &dyn std::error::Error) -> ExitRecord {
+    ExitRecord {
+        outcome: Outcome::Failed { stage: stage.to_owned(), message: chain(error) },
+        usage: Usage::default(),
+    }
+}
+
+/// Makes the runtime directory the working directory, and sends what the shim itself has to say to its log.
+///
+/// Nothing of the agent's may stay open: whoever reads the agent's output to its end would wait for every container.
+fn open_home(dir: &Path) -> io::Result<File> {
+    std::env::set_current_dir(dir)?;
+    let log = File::options().create(true).append(true).mode(0o600).open(files::LOG)?;
+    sys::redirect(&log, 1)?;
+    sys::redirect(&log, 2)?;
+    File::open(".")
+}
+
+/// A container that runs.
+struct Started {
+    init: Pid,
+    status: PipeReader,
+    cgroup_procs: Option<PathBuf>,
+}
+
+fn start(dir: &Path) -> Result<Started, Failure> {
+    let plan = LaunchPlan::load(dir).map_err(at("plan"))?;
+    rootfs::enter_namespace().map_err(at("rootfs"))?;
+    let target = dir.join(files::ROOTFS);
+    rootfs::build(&plan.rootfs, &target, &plan.mounts).map_err(at("rootfs"))?;
+    // The agent's supplementary groups are none of the container's business.
+    setgroups(&[]).map_err(at("groups"))?;
+    let (status, report) = io::pipe().map_err(at("stdio"))?;
+    let (mut container, init) = create(dir, &plan, report)?;
+    if plan.rootfs == RootFs::Host {
+        rootfs::uncover_devices(init).map_err(at("rootfs"))?;
+    }
+    std::fs::write(files::PID, init.to_string()).map_err(at("start"))?;
+    container.start().map_err(at("start"))?;
+    Ok(Started { init, status, cgroup_procs: plan.cgroup_procs })
+}
+
+fn create(dir: &Path, plan: &LaunchPlan, report: PipeWriter) -> Result<(Container, Pid), Failure> {
+    let stdout = open_output(&plan.stdout, plan.stdio_owner).map_err(at("stdio"))?;
+    let stderr = if plan.stderr == plan.stdout {
+        stdout.try_clone()
+    } else {
+        open_output(&plan.stderr, plan.stdio_owner)
+    };
+    let stderr = stderr.map_err(at("stdio"))?;
+    let program =
+        Program { exec: plan.exec.clone(), first_process: plan.first_process, status_fd: report.as_raw_fd() };
+    let container = ContainerBuilder::new(plan.container_id.clone(), SyscallType::default())
+        .with_root_path(dir.join(files::STATE))
+        .map_err(at("create"))?
+        .with_executor(program)
+        .with_stdout(stdout)
+        .with_stderr(stderr)
+        .validate_id()
+        .map_err(at("create"))?
+        .as_init(dir)
+        .with_systemd(false)
+        .build()
+        .map_err(at("create"))?;
+    // Only the container may hold this end from here on.
+    drop(report);
+    let init = container.pid().ok_or(Failure { stage: "create", message: "no process id".to_owned() })?;
+    Ok((container, Pid::from_raw(init.as_raw())))
+}
+
+fn open_output(path: &Path, (uid, gid): (u32, u32)) -> io::Result<File> {
+    // Not through a link: the directory may belong to the user whose program this is, and we are root.
+    let open = |create: bool| {
+        let mut options = File::options();
+        options.append(true).create_new(create).mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY);
+        options.open(path)
+    };
+    match open(true) {
+        Ok(file) => {
+            fchown(&file, Some(uid), Some(gid))?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reaps the container's first process and finds out how the program ended.
+fn settle(started: &Started) -> ExitRecord {
+    let (own, usage) = match sys::wait4(started.init) {
+        Ok(found) => found,
+        Err(error) => return failed("wait", &error),
+    };
+    ExitRecord { outcome: Outcome::Exited { status: reported(&started.status).unwrap_or(own) }, usage }
+}
+
+/// The program's status, if a minimal init has reported it. Without one, or if that was killed, nothing was written.
+fn reported(pipe: &PipeReader) -> Option<i32> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    // A process that outlived its container's first could hold the other end for ever.
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
+    let mut bytes = [0; 4];
+    let read = nix::unistd::read(pipe, &mut bytes).ok()?;
+    (read == bytes.len()).then(|| i32::from_ne_bytes(bytes))
+}
