@@ -43,12 +43,9 @@ fn at<E: std::error::Error>(step: &'static str) -> impl Fn(E) -> FloorError {
     move |error| FloorError { step, message: chain(&error) }
 }
 
-/// Gives this process a mount namespace of its own with the host's files mounted on `dir`/rootfs; once, before [`bare_container_cycle`].
-pub fn prepare_bare_root(dir: &Path) -> Result<(), FloorError> {
-    let root = dir.join("rootfs");
-    std::fs::create_dir_all(&root).map_err(at("prepare"))?;
-    rootfs::enter_namespace().map_err(|error: RootFsError| at("prepare")(error))?;
-    rootfs::build(&RootFs::Host, &root, &[]).map_err(at("prepare"))
+/// Refuses. It used to mount the host's root beneath `dir` in the caller's own process, where removing `dir` removes the host's files.
+pub fn prepare_bare_root(_dir: &Path) -> Result<(), FloorError> {
+    Err(FloorError { step: "prepare", message: "prepare_bare_root is withdrawn: it put the host's files within reach of the caller".to_owned() })
 }
 
 /// Creates, starts, waits for and deletes one container that runs `/bin/true` on the host's files, and tells how long each step took.
