@@ -14,8 +14,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::plan::RootFs;
-use crate::rootfs::{self, RootFsError};
+use crate::rootfs;
 use crate::shim::chain;
 
 /// How long each step took.
@@ -45,7 +44,11 @@ fn at<E: std::error::Error>(step: &'static str) -> impl Fn(E) -> FloorError {
 
 /// Refuses. It used to mount the host's root beneath `dir` in the caller's own process, where removing `dir` removes the host's files.
 pub fn prepare_bare_root(_dir: &Path) -> Result<(), FloorError> {
-    Err(FloorError { step: "prepare", message: "prepare_bare_root is withdrawn: it put the host's files within reach of the caller".to_owned() })
+    Err(FloorError {
+        step: "prepare",
+        message: "prepare_bare_root is withdrawn: it put the host's files within reach of the caller"
+            .to_owned(),
+    })
 }
 
 /// Creates, starts, waits for and deletes one container that runs `/bin/true` on the host's files, and tells how long each step took.
