@@ -172,6 +172,11 @@ impl<R: Read> HashingReader<R> {
     pub(crate) fn finish(self) -> (Digest, u64) {
         (self.hasher.finish(), self.count)
     }
+
+    /// The reader below, and the digest and number of the bytes read so far.
+    pub(crate) fn into_parts(self) -> (R, Digest, u64) {
+        (self.inner, self.hasher.finish(), self.count)
+    }
 }
 
 impl<R: Read> Read for HashingReader<R> {

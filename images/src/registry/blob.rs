@@ -1,0 +1,172 @@
+//! Blobs, streamed from the registry to the thread that unpacks them.
+//!
+//! The async side ([`RegistryClient::fetch_blob`]) sends pieces through a bounded channel, so a slow disk slows the
+//! network down and memory stays small; the blocking side reads them as a [`BlobReader`]. A connection
+//! that breaks is made again from where it broke off. The reader sees an end only when all bytes came: a fetch that
+//! is dropped or fails makes it an error.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Response, StatusCode};
+use tokio::sync::mpsc;
+
+use super::retry::Patience;
+use super::{RegistryClient, blob_url, connection};
+use crate::error::Error;
+use crate::manifest::Descriptor;
+use crate::reference::RemoteImage;
+
+/// Pieces under way between network and disk; a piece is what one read of a socket gave, 16 KiB or so.
+const PIECES_UNDER_WAY: usize = 64;
+
+/// Part of a blob, or its end.
+pub(crate) enum BlobPiece {
+    Bytes(Bytes),
+    End,
+}
+
+/// Reads a blob's pieces as one stream.
+pub(crate) struct BlobReader {
+    pieces: mpsc::Receiver<BlobPiece>,
+    current: Bytes,
+    ended: bool,
+}
+
+/// A channel for one blob.
+pub(crate) fn blob_channel() -> (mpsc::Sender<BlobPiece>, BlobReader) {
+    let (sender, pieces) = mpsc::channel(PIECES_UNDER_WAY);
+    (sender, BlobReader { pieces, current: Bytes::new(), ended: false })
+}
+
+// === impl RegistryClient ===
+
+impl RegistryClient {
+    /// Sends the blob into `pieces`. Returns without an error when the reader hangs up, since it knows why it did.
+    pub(crate) async fn fetch_blob(&self, image: &RemoteImage, blob: &Descriptor, pieces: mpsc::Sender<BlobPiece>, on_progress: impl FnMut(u64) + Send) -> Result<(), Error> {
+        let mut patience = Patience::new(&self.options);
+        let mut transfer = Transfer { image, blob, pieces, done: 0, on_progress };
+        loop {
+            match transfer.run(self).await {
+                Ok(()) => return Ok(()),
+                Err(error) => patience.pause(error).await?,
+            }
+        }
+    }
+}
+
+/// One blob on its way, across several connections if need be.
+struct Transfer<'a, F> {
+    image: &'a RemoteImage,
+    blob: &'a Descriptor,
+    pieces: mpsc::Sender<BlobPiece>,
+    /// Bytes handed on so far.
+    done: u64,
+    on_progress: F,
+}
+
+impl<F: FnMut(u64)> Transfer<'_, F> {
+    async fn run(&mut self, client: &RegistryClient) -> Result<(), Error> {
+        let url = blob_url(self.image, &self.blob.digest);
+        let from = Some(self.done).filter(|done| *done > 0);
+        let mut response = client.get(self.image, &url, from, &self.what()).await?;
+        let mut skip = self.bytes_to_skip(&response)?;
+        while let Some(mut piece) = response.chunk().await.map_err(|error| connection(&url, &error))? {
+            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
+            skip -= skipped as u64;
+            let piece = piece.split_off(skipped);
+            if piece.is_empty() {
+                continue;
+            }
+            let arrived = self.done + piece.len() as u64;
+            if arrived > self.blob.size {
+                return Err(self.wrong_size(arrived));
+            }
+            if self.pieces.send(BlobPiece::Bytes(piece)).await.is_err() {
+                return Ok(());
+            }
+            self.done = arrived;
+            (self.on_progress)(arrived);
+        }
+        if self.done < self.blob.size {
+            return Err(Error::BrokenOff { what: self.what(), got: self.done, expected: self.blob.size });
+        }
+        let _ = self.pieces.send(BlobPiece::End).await;
+        Ok(())
+    }
+
+    /// How many bytes of the answer are known already: all up to where the last connection broke, when the registry
+    /// does not serve ranges.
+    fn bytes_to_skip(&self, response: &Response) -> Result<u64, Error> {
+        if response.status() == StatusCode::PARTIAL_CONTENT {
+            let start = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).and_then(range_start);
+            return match start {
+                Some(start) if start <= self.done => Ok(self.done - start),
+                _ => Err(Error::Malformed { what: self.what(), reason: "the registry answered with another range than was asked for".to_owned() }),
+            };
+        }
+        match response.content_length() {
+            Some(length) if length != self.blob.size => Err(self.wrong_size(length)),
+            _ => Ok(self.done),
+        }
+    }
+
+    fn what(&self) -> String {
+        format!("the blob {} of {}", self.blob.digest, self.image)
+    }
+
+    fn wrong_size(&self, actual: u64) -> Error {
+        Error::WrongSize { what: self.what(), expected: self.blob.size, actual }
+    }
+}
+
+/// The first byte's position in `bytes FIRST-LAST/LENGTH`.
+fn range_start(header: &str) -> Option<u64> {
+    header.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
+}
+
+// === impl BlobReader ===
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() && !self.ended {
+            match self.pieces.blocking_recv() {
+                Some(BlobPiece::Bytes(bytes)) => self.current = bytes,
+                Some(BlobPiece::End) => self.ended = true,
+                None => return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the pull was given up")),
+            }
+        }
+        let piece = self.current.split_to(buffer.len().min(self.current.len()));
+        buffer[..piece.len()].copy_from_slice(&piece);
+        Ok(piece.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_ends_only_when_the_blob_did() {
+        let (sender, mut reader) = blob_channel();
+        sender.blocking_send(BlobPiece::Bytes(Bytes::from_static(b"hello "))).unwrap();
+        sender.blocking_send(BlobPiece::Bytes(Bytes::from_static(b"world"))).unwrap();
+        sender.blocking_send(BlobPiece::End).unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello world");
+
+        let (sender, mut reader) = blob_channel();
+        sender.blocking_send(BlobPiece::Bytes(Bytes::from_static(b"hello "))).unwrap();
+        drop(sender);
+        assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[test]
+    fn ranges_are_read() {
+        assert_eq!(range_start("bytes 5-9/10"), Some(5));
+        assert_eq!(range_start("bytes */10"), None);
+        assert_eq!(range_start(""), None);
+    }
+}

@@ -1,0 +1,231 @@
+//! Turns a layer's blob into a directory that overlayfs can use as a lower layer.
+//!
+//! A stream goes through a pipeline on one thread: hash of the blob → inflate → hash of the plain tar
+//! (the diff id) → [`tar`] → [`tree`], which writes beneath one directory and nowhere else. The caller
+//! gets the directory only when both digests and the size are right; until then it is in a staging place.
+
+pub(crate) mod compression;
+pub(crate) mod tar;
+mod tree;
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::digest::{Digest, Hasher, HashingReader};
+use compression::Inflated;
+use tar::TarReader;
+use tree::Tree;
+
+/// How much a layer may hold, and what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnpackLimits {
+    /// Members of one layer. Each costs an inode.
+    pub max_entries: u64,
+    /// Bytes of one layer's plain tar.
+    pub max_bytes: u64,
+    /// What happens to device nodes.
+    pub device_nodes: DeviceNodes,
+}
+
+/// What happens to character and block devices in a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceNodes {
+    /// They are created, as Docker does.
+    Create,
+    /// The layer is refused.
+    Refuse,
+}
+
+/// Why a layer was not unpacked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnpackError {
+    /// A name that is absolute or goes up.
+    #[error("the name '{name}' leads out of the layer; names must be relative and without '..'")]
+    Outside {
+        /// The name.
+        name: String,
+    },
+    /// A name with a symbolic link, or a file, in the place of a directory.
+    #[error("the name '{name}' leads through a symbolic link or a file; all its parents must be directories of the layer")]
+    NotThroughDirectories {
+        /// The name.
+        name: String,
+    },
+    /// A hard link to nothing.
+    #[error("the hard link '{name}' has the target '{target}', which is no earlier file of the layer")]
+    LinkTarget {
+        /// The link's name.
+        name: String,
+        /// What it should link to.
+        target: String,
+    },
+    /// A whiteout that names nothing.
+    #[error("'{name}' is no whiteout: a name must follow '.wh.'")]
+    Whiteout {
+        /// The name.
+        name: String,
+    },
+    /// A device node, where they are refused.
+    #[error("'{name}' is a device node, and device nodes are refused")]
+    Device {
+        /// Its name.
+        name: String,
+    },
+    /// Too many members.
+    #[error("it has more than {limit} members")]
+    TooManyEntries {
+        /// The limit.
+        limit: u64,
+    },
+    /// Too much content.
+    #[error("it has more than {limit} bytes unpacked")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// Not a tar archive, or one with features that layers do not have.
+    #[error("it is no valid tar archive: {reason}")]
+    Malformed {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The content is not what the manifest or config said.
+    #[error("it has the {kind} {actual} where {expected} was promised: it is damaged or forged")]
+    Digest {
+        /// `digest` or `diff id`.
+        kind: &'static str,
+        /// As promised.
+        expected: Digest,
+        /// As computed.
+        actual: Digest,
+    },
+    /// The blob is longer or shorter than promised.
+    #[error("its blob has {actual} bytes where {expected} were promised")]
+    Size {
+        /// As promised.
+        expected: u64,
+        /// As found.
+        actual: u64,
+    },
+    /// Reading or inflating failed.
+    #[error("reading it failed: {0}")]
+    Stream(#[source] io::Error),
+    /// The file system refused.
+    #[error("cannot {action} '{name}': {source}")]
+    Write {
+        /// What was to be done.
+        action: &'static str,
+        /// The member.
+        name: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// What is known of a layer before it is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    /// The digest of the plain tar.
+    pub(crate) diff_id: Digest,
+    /// Digest and size of the blob, where a manifest promises them.
+    pub(crate) blob: Option<(Digest, u64)>,
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unpacked {
+    pub(crate) entries: u64,
+    /// Bytes of the plain tar.
+    pub(crate) bytes: u64,
+}
+
+// === impl UnpackLimits ===
+
+impl Default for UnpackLimits {
+    /// Far above any honest layer: 2,000,000 members, 64 GiB.
+    fn default() -> Self {
+        Self { max_entries: 2_000_000, max_bytes: 64 << 30, device_nodes: DeviceNodes::Create }
+    }
+}
+
+/// Unpacks `blob` into the empty directory `root` and checks it against `expected`.
+///
+/// On an error `root` holds part of the layer, and must be thrown away.
+pub(crate) fn unpack_layer(blob: impl Read, root: &Path, expected: &Expected, limits: &UnpackLimits) -> Result<Unpacked, UnpackError> {
+    let blob_hasher = expected.blob.as_ref().map_or_else(Hasher::sha256, |(digest, _)| digest.hasher());
+    let inflated = Inflated::new(HashingReader::new(blob, blob_hasher)).map_err(UnpackError::Stream)?;
+    let plain = HashingReader::new(Limited { inner: inflated, left: limits.max_bytes }, expected.diff_id.hasher());
+    let (entries, mut plain) = write_entries(TarReader::new(plain), root, limits).map_err(|error| limit_error(error, limits))?;
+
+    // What follows the archive's end belongs to the diff id, and what follows the last compressed frame to the blob's digest.
+    let drained = io::copy(&mut plain, &mut io::sink());
+    drained.map_err(|error| limit_error(UnpackError::Stream(error), limits))?;
+    let (Limited { inner: inflated, .. }, diff_id, bytes) = plain.into_parts();
+    let mut blob = inflated.into_inner();
+    io::copy(&mut blob, &mut io::sink()).map_err(UnpackError::Stream)?;
+
+    let (blob_digest, blob_size) = blob.finish();
+    check_blob(expected, blob_digest, blob_size)?;
+    if diff_id != expected.diff_id {
+        return Err(UnpackError::Digest { kind: "diff id", expected: expected.diff_id.clone(), actual: diff_id });
+    }
+    Ok(Unpacked { entries, bytes })
+}
+
+fn write_entries<R: Read>(mut archive: TarReader<R>, root: &Path, limits: &UnpackLimits) -> Result<(u64, R), UnpackError> {
+    let mut tree = Tree::open(root, limits.device_nodes)?;
+    let mut entries = 0;
+    while let Some(entry) = archive.next_entry()? {
+        entries += 1;
+        if entries > limits.max_entries {
+            return Err(UnpackError::TooManyEntries { limit: limits.max_entries });
+        }
+        if matches!(entry.kind, tar::Kind::File { size } if size > limits.max_bytes) {
+            return Err(UnpackError::TooLarge { limit: limits.max_bytes });
+        }
+        tree.add(&entry, &mut archive)?;
+    }
+    tree.finish()?;
+    Ok((entries, archive.into_inner()))
+}
+
+fn check_blob(expected: &Expected, digest: Digest, size: u64) -> Result<(), UnpackError> {
+    let Some((expected_digest, expected_size)) = &expected.blob else { return Ok(()) };
+    if size != *expected_size {
+        return Err(UnpackError::Size { expected: *expected_size, actual: size });
+    }
+    if digest != *expected_digest {
+        return Err(UnpackError::Digest { kind: "digest", expected: expected_digest.clone(), actual: digest });
+    }
+    Ok(())
+}
+
+/// Ends a stream with an error when it holds more than allowed.
+struct Limited<R> {
+    inner: R,
+    left: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the limit of bytes is reached")]
+struct LimitReached;
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| io::Error::other(LimitReached))?;
+        Ok(read)
+    }
+}
+
+/// Gives the error that [`Limited`] makes its proper name.
+fn limit_error(error: UnpackError, limits: &UnpackLimits) -> UnpackError {
+    match error {
+        UnpackError::Stream(source) if source.get_ref().is_some_and(|inner| inner.is::<LimitReached>()) => UnpackError::TooLarge { limit: limits.max_bytes },
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;
