@@ -272,12 +272,12 @@ impl<'a> Model<'a> {
     fn walk_all(&self, out: &mut String) -> Result<(), Error> {
         writeln!(
             out,
-            "/// Calls the given macro once for every message type.\n#[cfg(test)]\nmacro_rules! for_each_message {{ ($m:ident) => {{"
+            "/// Calls the given macro once for every message type.\n#[cfg(test)]\n#[allow(unused_macros)]\nmacro_rules! for_each_message {{ ($m:ident) => {{"
         )?;
         for message in &self.messages {
             writeln!(out, "$m!({});", rust_path(&message.name))?;
         }
-        writeln!(out, "}} }}\n#[cfg(test)]\npub(crate) use for_each_message;")?;
+        writeln!(out, "}} }}\n#[cfg(test)]\n#[allow(unused_imports)]\npub(crate) use for_each_message;")?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ macro_rules! id {
         impl $ty {
             /// The id of this value.
             pub fn new(value: impl Into<String>) -> Self {
-                Self { value: value.into(), ..Default::default() }
+                Self { value: value.into() }
             }
             /// Its value.
             #[must_use]

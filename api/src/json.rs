@@ -162,7 +162,7 @@ macro_rules! int_adapter {
                 Self::from_number(number).map(Read::Value)
             }
 
-            #[expect(
+            #[allow(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
                 reason = "`as` saturates; a fraction is cut off, as in Mesos"

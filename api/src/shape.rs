@@ -77,7 +77,6 @@ fn walk(place: usize, bytes: &[u8], depth: usize) -> Result<(), String> {
             (Kind::Enum(known), Value::Varint(number)) => {
                 #[expect(
                     clippy::cast_possible_truncation,
-                    clippy::cast_possible_wrap,
                     reason = "enums are 32 bits on the wire, sign-extended"
                 )]
                 let number = number as i32;
