@@ -1,1 +1,4 @@
-//! placeholder
+//! The agent.
+#![allow(missing_docs)]
+pub mod core;
+pub mod sandbox;

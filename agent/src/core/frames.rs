@@ -1,0 +1,268 @@
+//! What the coordinator asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tepui_api::link::coordinator_frame::Body;
+use tepui_api::link::{Acknowledge, KillTask, RunTask, RunTaskGroup, ShutdownExecutor};
+use tepui_api::v1::task_status::Reason;
+use tepui_api::v1::{ContainerId, FrameworkId, FrameworkInfo, TaskInfo, TaskState};
+
+use super::input::{ContainerCommand, End, FrameworkFate, Launch, Now, Output, TaskWrite, Write};
+use super::status::{Verdict, dropped};
+use super::task::{KillCause, KillOrder, Life, Task, TaskKey, shown};
+use super::updates::Acknowledged;
+use super::{Core, Waiting, WindUp, refusal};
+use crate::sandbox::{environment, paths};
+
+/// What a task has between SIGTERM and SIGKILL when nobody says otherwise: that of Mesos' command executor.
+pub(super) const GRACE_PERIOD: Duration = Duration::from_secs(3);
+
+impl Core {
+    pub(super) fn frame(&mut self, now: Now, frame: Body, out: &mut Vec<Output>) {
+        match frame {
+            Body::Registered(registered) => self.registered(now, registered, out),
+            Body::Refused(refused) => self.refused(now, refused, out),
+            Body::RunTask(run) => self.run_task(now, run, out),
+            Body::RunTaskGroup(run) => self.run_task_group(now, run, out),
+            Body::KillTask(kill) => self.kill_task(now, kill, out),
+            Body::Acknowledge(acknowledge) => self.acknowledge(now, acknowledge, out),
+            Body::Message(message) => tracing::debug!(framework = %message.framework_id,
+                executor = %message.executor_id, "dropping a message to a command task: nothing reads it"),
+            Body::ShutdownFramework(id) => self.shutdown_framework(now, &id, out),
+            Body::ShutdownExecutor(shutdown) => self.shutdown_executor(now, shutdown, out),
+            Body::UpdateFramework(info) => self.update_framework(info, out),
+            Body::Ping(number) => self.ping(now, number, out),
+            Body::Shutdown(shutdown) => {
+                tracing::warn!(message = shutdown.message, "the coordinator asks this agent to end all and to stop");
+                self.wind_up(now, WindUp::End(End::Asked(shutdown.message)), out);
+            }
+        }
+    }
+
+    fn run_task(&mut self, now: Now, run: RunTask, out: &mut Vec<Output>) {
+        let RunTask { framework, task } = run;
+        let Some(key) = self.accepts(&framework, &task) else { return };
+        let framework = self.enter_framework(&key.framework, framework, out);
+        let key = &key;
+        let info = Arc::new(task);
+        if let Some(message) = refusal::of_task(&info) {
+            return self.refuse_task(now, key, &info, Reason::TaskInvalid, message, out);
+        }
+        let user = self.config.switch_user.then(|| refusal::user_of(&framework, &info));
+        let container = ContainerId::new(uuid::Uuid::from_bytes(self.uuid()).to_string());
+        let Some(agent) = self.agent_id() else { return };
+        let directory =
+            paths::run(&self.config.work_dir, agent, &key.framework, &key.task.value, &container);
+        let variables = environment::Variables {
+            config: &self.config,
+            agent,
+            framework: &framework,
+            task: &info,
+            directory: &directory,
+        };
+        let launch = Launch {
+            key: key.clone(),
+            framework: framework.clone(),
+            task: info.clone(),
+            directory: directory.clone(),
+            user: user.clone(),
+            environment: environment::of_command_task(&variables),
+        };
+        let task = Task {
+            key: key.clone(),
+            shown: Arc::new(shown(key, &info)),
+            info,
+            container: container.clone(),
+            directory,
+            user,
+            life: Life::Preparing { stored: false, prepared: false },
+            pid: None,
+            networks: Vec::new(),
+        };
+        tracing::info!(task = %key, %container, "taking on a task");
+        out.push(Output::Container(container, ContainerCommand::Prepare(Arc::new(launch))));
+        let record = record(&task, None);
+        self.add_task(task);
+        self.store(vec![record], Some(Waiting::Launch(key.clone())), out);
+    }
+
+    fn run_task_group(&mut self, now: Now, run: RunTaskGroup, out: &mut Vec<Output>) {
+        for task in run.task_group.tasks {
+            let Some(key) = self.accepts(&run.framework, &task) else { continue };
+            self.enter_framework(&key.framework, run.framework.clone(), out);
+            let message = "task groups are not implemented yet: launch its tasks one by one";
+            self.refuse_task(now, &key, &Arc::new(task), Reason::TaskGroupInvalid, message.to_owned(), out);
+        }
+    }
+
+    /// Whether a task may be taken on at all; those that may not have no update.
+    fn accepts(&self, framework: &FrameworkInfo, task: &TaskInfo) -> Option<TaskKey> {
+        let id = framework.id.as_ref()?;
+        let key = TaskKey::new(id.clone(), task.task_id.clone());
+        if self.agent_id() != Some(&task.agent_id) {
+            tracing::warn!(task = %key, agent = %task.agent_id, "ignoring a task that is meant for another agent id");
+            return None;
+        }
+        if self.winding_up.is_some() {
+            tracing::warn!(task = %key, "ignoring a task: this agent is ending");
+            return None;
+        }
+        if self.frameworks.get(id).is_some_and(|f| f.fate == FrameworkFate::ShuttingDown) {
+            tracing::warn!(task = %key, "ignoring a task: its framework is being shut down");
+            return None;
+        }
+        if self.frameworks.task(&key).is_some() || self.streams.contains(&key) {
+            tracing::warn!(task = %key, "ignoring a task whose id is in use");
+            return None;
+        }
+        Some(key)
+    }
+
+    /// Answers a task that this agent cannot run for what it is.
+    fn refuse_task(
+        &mut self,
+        now: Now,
+        key: &TaskKey,
+        info: &Arc<TaskInfo>,
+        reason: Reason,
+        message: String,
+        out: &mut Vec<Output>,
+    ) {
+        let task = Task {
+            key: key.clone(),
+            shown: Arc::new(shown(key, info)),
+            info: info.clone(),
+            container: ContainerId::default(),
+            directory: std::path::PathBuf::new(),
+            user: None,
+            life: Life::Terminated,
+            pid: None,
+            networks: Vec::new(),
+        };
+        self.store(vec![record(&task, None)], None, out);
+        self.add_task(task);
+        self.update(now, key, Verdict::agent(TaskState::TaskError, reason, message), false, out);
+    }
+
+    pub(super) fn add_task(&mut self, task: Task) {
+        if task.has_container() {
+            self.containers.insert(task.container.clone(), task.key.clone());
+        }
+        if let Some(framework) = self.frameworks.active.get_mut(&task.key.framework) {
+            framework.tasks.insert(task.key.task.clone(), Arc::new(task));
+        }
+    }
+
+    /// The framework with its newest description, which is written down when it is new.
+    fn enter_framework(
+        &mut self,
+        id: &FrameworkId,
+        info: FrameworkInfo,
+        out: &mut Vec<Output>,
+    ) -> Arc<FrameworkInfo> {
+        if let Some(known) = self.frameworks.get(id)
+            && *known.info == info
+        {
+            return known.info.clone();
+        }
+        let info = Arc::new(info);
+        let framework = self.frameworks.enter(id, info.clone());
+        framework.info = info.clone();
+        let fate = framework.fate;
+        self.store(vec![Write::Framework(info.clone(), fate)], None, out);
+        info
+    }
+
+    fn update_framework(&mut self, info: FrameworkInfo, out: &mut Vec<Output>) {
+        let Some(id) = info.id.clone() else { return };
+        if self.frameworks.get(&id).is_some() {
+            self.enter_framework(&id, info, out);
+        }
+    }
+
+    fn kill_task(&mut self, now: Now, kill: KillTask, out: &mut Vec<Output>) {
+        let key = TaskKey::new(kill.framework_id, kill.task_id);
+        let Some(framework) = self.frameworks.get(&key.framework) else {
+            tracing::warn!(task = %key, "ignoring a kill: the framework has nothing here");
+            return;
+        };
+        if framework.fate == FrameworkFate::ShuttingDown {
+            tracing::info!(task = %key, "ignoring a kill: the framework is being shut down");
+            return;
+        }
+        let Some(task) = framework.tasks.get(&key.task) else {
+            let message = "the agent has no such task";
+            let verdict = Verdict::agent(dropped(&framework.info), Reason::ExecutorTerminated, message);
+            return self.update_unknown(now, &key, verdict, out);
+        };
+        let policy = kill.kill_policy.or(task.info.kill_policy);
+        let grace = policy.and_then(|policy| policy.grace_period).map_or(GRACE_PERIOD, |grace| {
+            Duration::from_nanos(u64::try_from(grace.nanoseconds).unwrap_or(0))
+        });
+        self.kill(now, &key, KillOrder { cause: KillCause::Asked, grace }, out);
+    }
+
+    fn shutdown_executor(&mut self, now: Now, shutdown: ShutdownExecutor, out: &mut Vec<Output>) {
+        // A command task's executor has the task's id.
+        let key = TaskKey::new(shutdown.framework_id, shutdown.executor_id.value.as_str());
+        if self.frameworks.task(&key).is_none() {
+            tracing::warn!(executor = %key.task, framework = %key.framework, "ignoring the shutdown of an unknown executor");
+            return;
+        }
+        let order = KillOrder { cause: KillCause::Asked, grace: self.config.shutdown_grace_period };
+        self.kill(now, &key, order, out);
+    }
+
+    /// Ends all that a framework has here; it is gone, so nobody is told.
+    pub(super) fn shutdown_framework(&mut self, now: Now, id: &FrameworkId, out: &mut Vec<Output>) {
+        let Some(framework) = self.frameworks.active.get_mut(id) else { return };
+        if framework.fate == FrameworkFate::ShuttingDown {
+            return;
+        }
+        tracing::info!(framework = %id, tasks = framework.tasks.len(), "shutting a framework down");
+        framework.fate = FrameworkFate::ShuttingDown;
+        let info = framework.info.clone();
+        let keys: Vec<TaskKey> = framework.tasks.values().map(|task| task.key.clone()).collect();
+        self.store(vec![Write::Framework(info, FrameworkFate::ShuttingDown)], None, out);
+        let orphans: Vec<TaskKey> = self.streams.of_framework(id).cloned().collect();
+        for key in orphans {
+            self.streams.remove(&key);
+        }
+        let order = KillOrder { cause: KillCause::Abandoned, grace: self.config.shutdown_grace_period };
+        for key in &keys {
+            self.kill(now, key, order, out);
+        }
+        if let Some(write) = self.retire_if_idle(id) {
+            self.store(vec![write], None, out);
+        }
+    }
+
+    fn acknowledge(&mut self, now: Now, acknowledge: Acknowledge, out: &mut Vec<Output>) {
+        let key = TaskKey::new(acknowledge.framework_id, acknowledge.task_id);
+        match self.streams.acknowledge(now.monotonic, &key, &acknowledge.uuid) {
+            Acknowledged::Ignored => {
+                tracing::debug!(task = %key, "ignoring an acknowledgement that nothing waits for");
+            }
+            Acknowledged::Head { last: true, .. } => self.forget_task(&key, out),
+            Acknowledged::Head { sequence, next, .. } => {
+                self.store(vec![Write::Acknowledged(key, sequence)], None, out);
+                if let Some(sending) = next {
+                    self.send(sending, out);
+                }
+            }
+        }
+    }
+}
+
+/// What is written down of a task.
+pub(super) fn record(task: &Task, kill: Option<KillOrder>) -> Write {
+    Write::Task(Box::new(TaskWrite {
+        key: task.key.clone(),
+        info: task.info.clone(),
+        container: task.container.clone(),
+        directory: task.directory.clone(),
+        user: task.user.clone(),
+        kill,
+    }))
+}

@@ -1,0 +1,190 @@
+//! What the core is told ([`Input`]) and what it wants done ([`Output`]).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tepui_api::link::{agent_frame, coordinator_frame};
+use tepui_api::v1::task_status::Reason;
+use tepui_api::v1::{AgentInfo, ContainerId, FrameworkInfo, NetworkInfo, Resource, TaskInfo, TaskStatus};
+
+use super::task::{KillOrder, TaskKey};
+
+/// The time, as the core is told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Since some moment before the agent began. Never jumps; deadlines are set by it.
+    pub monotonic: Duration,
+    /// Since 1970. What updates carry; nothing is decided by it.
+    pub unix: Duration,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// There is a stream to a coordinator; it knows nothing of this agent yet.
+    LinkOpened,
+    /// That stream is no more.
+    LinkClosed,
+    /// The coordinator said something.
+    Frame(Box<coordinator_frame::Body>),
+    /// Something happened to a container.
+    Container(ContainerId, ContainerEvent),
+    /// All that was to be stored up to this ticket, which included, is on disk.
+    Stored(Ticket),
+    /// Time has passed: [`super::Core::next_deadline`] is reached.
+    Tick,
+    /// The operator ends the agent and all that runs on it.
+    ShutDown,
+}
+
+/// What happened to a container.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ContainerEvent {
+    /// Its sandbox cannot be made, because of its user or the disk. Nothing else of it exists.
+    NoSandbox(String),
+    /// It can be started.
+    Prepared {
+        /// The networks it has of its own.
+        networks: Vec<NetworkInfo>,
+    },
+    /// It could not be prepared or started; its processes never ran.
+    Failed {
+        /// Why, for machines.
+        reason: Reason,
+        /// Why, for people.
+        message: String,
+    },
+    /// Its first process runs.
+    Started {
+        /// That process, as the host sees it.
+        pid: u32,
+    },
+    /// Its first process has ended. Other processes and mounts of it may be left.
+    Exited {
+        /// As wait(2) gives it; `None` when nobody knows.
+        status: Option<i32>,
+        /// The limit for which it was ended.
+        limitation: Option<Limitation>,
+    },
+    /// Nothing of it is left.
+    Destroyed,
+    /// Not all of it could be removed; nobody tries further.
+    NotDestroyed(String),
+}
+
+/// A limit that a container exceeded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limitation {
+    /// Which kind.
+    pub reason: Reason,
+    /// With figures.
+    pub message: String,
+    /// The resources it exceeded.
+    pub resources: Vec<Resource>,
+}
+
+/// Names a group of writes. They grow, and are confirmed in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Put this on disk, in one step, after all before it; answered by [`Input::Stored`].
+    Store(Ticket, Vec<Write>),
+    /// Say this to the coordinator. Dropped when there is none.
+    Send(Box<agent_frame::Body>),
+    /// Do this with a container.
+    Container(ContainerId, ContainerCommand),
+    /// Close the stream and open another.
+    Reconnect,
+    /// End the agent: nothing of it runs any more.
+    End(End),
+}
+
+/// Why the agent ends itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to, and has ended all that ran.
+    Asked(String),
+    /// The coordinator does not take it.
+    Refused(String),
+}
+
+/// What to do with a container.
+#[derive(Debug, Clone)]
+pub enum ContainerCommand {
+    /// Make its sandbox, fetch its image, make its cgroups.
+    Prepare(Arc<Launch>),
+    /// Run it.
+    Start,
+    /// Send this signal to its processes.
+    Signal(i32),
+    /// End its processes, if there are any, and remove what there is of it.
+    Destroy,
+}
+
+/// All that is needed to make a container for a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launch {
+    /// The task.
+    pub key: TaskKey,
+    /// Its framework.
+    pub framework: Arc<FrameworkInfo>,
+    /// What it asks for.
+    pub task: Arc<TaskInfo>,
+    /// Its sandbox on the host.
+    pub directory: PathBuf,
+    /// Who it runs as; the agent's own user when absent.
+    pub user: Option<String>,
+    /// The variables that Mesos' agent sets, before the task's own.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A change to what is on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// What the agent is registered as.
+    Agent(Arc<AgentInfo>),
+    /// Forget everything.
+    Clear,
+    /// A framework, and whether it is being shut down.
+    Framework(Arc<FrameworkInfo>, FrameworkFate),
+    /// It has nothing here any more.
+    RemoveFramework(tepui_api::v1::FrameworkId),
+    /// A task was taken on, or began to be killed.
+    Task(Box<TaskWrite>),
+    /// An update, with its number in its task's stream.
+    Update(TaskKey, u64, Arc<TaskStatus>),
+    /// The update with this number was acknowledged.
+    Acknowledged(TaskKey, u64),
+    /// The task, its updates and what was acknowledged of them.
+    RemoveTask(TaskKey),
+}
+
+/// Whether a framework goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameworkFate {
+    /// It does.
+    Active,
+    /// Its tasks are being ended, and nobody waits for their updates.
+    ShuttingDown,
+}
+
+/// What is written down of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskWrite {
+    /// Its name.
+    pub key: TaskKey,
+    /// What the framework asked for.
+    pub info: Arc<TaskInfo>,
+    /// Its container.
+    pub container: ContainerId,
+    /// Its sandbox.
+    pub directory: PathBuf,
+    /// Who it runs as.
+    pub user: Option<String>,
+    /// The kill under way, so that a restarted agent carries it on.
+    pub kill: Option<KillOrder>,
+}

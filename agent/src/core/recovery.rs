@@ -1,0 +1,220 @@
+//! What becomes of the records that an earlier process of this agent left.
+//!
+//! Each task is looked at with what the containerizer found of its container: one that runs goes on, one
+//! that has ended meanwhile is reported, one of which nothing is known has failed. Updates that
+//! were not acknowledged go out again, none of those that were.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tepui_api::v1::task_status::Reason;
+use tepui_api::v1::{AgentInfo, ContainerId, FrameworkInfo, NetworkInfo, TaskState, TaskStatus};
+
+use super::Core;
+use super::containers::exit_verdict;
+use super::input::{ContainerCommand, FrameworkFate, Limitation, Now, Output, TaskWrite};
+use super::kill::Timer;
+use super::status::{Verdict, is_terminal};
+use super::task::{KillOrder, Life, Task, TaskKey, shown};
+
+/// All that was on disk.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StoredState {
+    /// What the agent was registered as.
+    pub agent: Option<AgentInfo>,
+    /// The frameworks with something here.
+    pub frameworks: Vec<(FrameworkInfo, FrameworkFate)>,
+    /// The tasks with their updates.
+    pub tasks: Vec<StoredTask>,
+    /// Updates about tasks that were never here.
+    pub orphans: Vec<(TaskKey, Vec<StoredUpdate>)>,
+}
+
+/// A task as it was on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredTask {
+    /// Its record.
+    pub record: TaskWrite,
+    /// Its updates, in order.
+    pub updates: Vec<StoredUpdate>,
+}
+
+/// An update as it was on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredUpdate {
+    /// Its number in its task's stream.
+    pub sequence: u64,
+    /// The update.
+    pub status: Arc<TaskStatus>,
+    /// Whether it was acknowledged.
+    pub acknowledged: bool,
+}
+
+/// What the containerizer found of a container.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// It runs.
+    Running {
+        /// Its first process.
+        pid: u32,
+        /// The networks it has of its own.
+        networks: Vec<NetworkInfo>,
+    },
+    /// Its first process has ended.
+    Exited {
+        /// As wait(2) gives it; `None` when nobody knows.
+        status: Option<i32>,
+        /// The limit for which it was ended.
+        limitation: Option<Limitation>,
+    },
+    /// It was never started, or nothing is known of it.
+    Nothing,
+}
+
+impl Core {
+    /// Takes over what was on disk. To be called once, before the first [`Core::step`].
+    pub fn recover(
+        &mut self,
+        now: Now,
+        stored: StoredState,
+        found: &HashMap<ContainerId, Found>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(agent) = stored.agent else { return };
+        self.agent = Arc::new(AgentInfo { id: agent.id, ..self.config.agent.clone() });
+        for (info, fate) in stored.frameworks {
+            let Some(id) = info.id.clone() else { continue };
+            self.frameworks.enter(&id, Arc::new(info)).fate = fate;
+        }
+        for (key, updates) in &stored.orphans {
+            self.restore_stream(key, updates, false);
+        }
+        for task in stored.tasks {
+            let state = found.get(&task.record.container).cloned().unwrap_or(Found::Nothing);
+            self.recover_task(now, task, state, out);
+        }
+        let idle: Vec<_> = self.frameworks.active.keys().cloned().collect();
+        for id in idle {
+            if let Some(write) = self.retire_if_idle(&id) {
+                self.store(vec![write], None, out);
+            }
+        }
+    }
+
+    fn recover_task(&mut self, now: Now, stored: StoredTask, found: Found, out: &mut Vec<Output>) {
+        let StoredTask { record, updates } = stored;
+        let key = record.key.clone();
+        let mut task = Task {
+            key: key.clone(),
+            shown: Arc::new(shown(&key, &record.info)),
+            info: record.info,
+            container: record.container,
+            directory: record.directory,
+            user: record.user,
+            life: Life::Starting { kill: None },
+            pid: None,
+            networks: Vec::new(),
+        };
+        for update in &updates {
+            task.show(&update.status);
+            if update.acknowledged {
+                task.show_sent(&update.status);
+            }
+        }
+        if let Found::Running { pid, networks } = &found {
+            task.pid = Some(*pid);
+            task.networks.clone_from(networks);
+        } else {
+            task.pid = last_pid(&updates);
+        }
+        let container = task.container.clone();
+        let never_had_one = container.value.is_empty();
+        let over = updates.last().is_some_and(|update| is_terminal(update.status.state()));
+        self.add_task(task);
+        self.restore_stream(&key, &updates, over && !never_had_one);
+        if self.is_abandoned(&key) || over {
+            self.set_life(&key, Life::Ending);
+            if never_had_one {
+                self.set_life(&key, Life::Terminated);
+            } else {
+                out.push(Output::Container(container, ContainerCommand::Destroy));
+            }
+            return;
+        }
+        let order = record.kill;
+        match found {
+            Found::Running { .. } => self.adopt(now, &key, order, &updates, out),
+            Found::Exited { status, limitation } => {
+                self.catch_up(now, &key, out);
+                let killed = order.map(|order| order.cause);
+                self.counters.terminated += 1;
+                self.end(now, &key, exit_verdict(status, limitation.as_ref(), killed), out);
+            }
+            Found::Nothing => {
+                let message = "nothing was left of the task's container when the agent started anew";
+                let verdict = Verdict::agent(TaskState::TaskFailed, Reason::ExecutorTerminated, message);
+                self.end(now, &key, verdict, out);
+            }
+        }
+    }
+
+    /// A container that runs goes on, and so does the kill that was under way.
+    fn adopt(
+        &mut self,
+        now: Now,
+        key: &TaskKey,
+        order: Option<KillOrder>,
+        updates: &[StoredUpdate],
+        out: &mut Vec<Output>,
+    ) {
+        self.catch_up(now, key, out);
+        self.set_life(key, Life::Running);
+        let Some(task) = self.frameworks.task(key) else { return };
+        tracing::info!(task = %key, container = %task.container, pid = task.pid, "the task goes on");
+        if let Some(limit) = task.info.max_completion_time.filter(|limit| limit.nanoseconds > 0) {
+            let total = Duration::from_nanos(u64::try_from(limit.nanoseconds).unwrap_or(0));
+            let running = updates.iter().find(|u| u.status.state() == TaskState::TaskRunning);
+            let since = running.and_then(|u| u.status.timestamp).unwrap_or(now.unix.as_secs_f64());
+            let elapsed = Duration::try_from_secs_f64(now.unix.as_secs_f64() - since).unwrap_or_default();
+            let at = now.monotonic + total.saturating_sub(elapsed);
+            self.timers.insert((at, Timer::Completion(key.clone())));
+        }
+        // With its whole grace period again.
+        if let Some(order) = order {
+            self.kill(now, key, order, out);
+        }
+    }
+
+    /// Makes the updates that the earlier process owed for a container that ran.
+    fn catch_up(&mut self, now: Now, key: &TaskKey, out: &mut Vec<Output>) {
+        let Some(state) = self.frameworks.task(key).map(|task| task.state()) else { return };
+        if state == TaskState::TaskStaging {
+            self.update(now, key, Verdict::executor(TaskState::TaskStarting), false, out);
+        }
+        if matches!(state, TaskState::TaskStaging | TaskState::TaskStarting) {
+            self.update(now, key, Verdict::executor(TaskState::TaskRunning), false, out);
+        }
+    }
+
+    fn restore_stream(&mut self, key: &TaskKey, updates: &[StoredUpdate], hold_last: bool) {
+        for update in updates {
+            if update.acknowledged {
+                self.streams.continue_after(key, update.sequence);
+            } else {
+                let held = hold_last && is_terminal(update.status.state());
+                self.streams.restore(key, update.sequence, update.status.clone(), held);
+            }
+        }
+    }
+
+    fn set_life(&mut self, key: &TaskKey, life: Life) {
+        if let Some(task) = self.frameworks.task_mut(key) {
+            task.life = life;
+        }
+    }
+}
+
+fn last_pid(updates: &[StoredUpdate]) -> Option<u32> {
+    updates.iter().rev().find_map(|update| update.status.container_status.as_ref()?.executor_pid)
+}

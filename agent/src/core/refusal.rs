@@ -1,0 +1,107 @@
+//! What a task may ask for that this agent cannot do yet. Such a task is answered with words; it is
+//! never run without what it asked for.
+
+use tepui_api::v1::{FrameworkInfo, TaskInfo, container_info, environment};
+
+use crate::sandbox::paths;
+
+/// Why this task is refused.
+#[must_use]
+pub fn of_task(task: &TaskInfo) -> Option<String> {
+    if !paths::is_component(&task.task_id.value) {
+        return Some("the task's id cannot name a directory".to_owned());
+    }
+    if task.executor.is_some() {
+        return Some("custom executors are not implemented yet: give the task a command instead".to_owned());
+    }
+    let Some(command) = &task.command else {
+        return Some("the task has no command".to_owned());
+    };
+    if command.value.as_deref().unwrap_or_default().is_empty()
+        && (command.shell() || task.container.as_ref().and_then(|c| c.mesos.as_ref()).is_none())
+    {
+        return Some(
+            if command.shell() {
+                "the task's shell command has no value"
+            } else {
+                "the task names no executable, and no image that might have one"
+            }
+            .to_owned(),
+        );
+    }
+    if !command.uris.is_empty() {
+        return Some("fetching 'command.uris' is not implemented yet".to_owned());
+    }
+    let secret = (command.environment.iter().flat_map(|e| &e.variables))
+        .find(|variable| variable.r#type() == environment::variable::Type::Secret);
+    if let Some(variable) = secret {
+        return Some(format!("the environment variable '{}' is a secret, which is not implemented yet", variable.name));
+    }
+    if task.health_check.is_some() {
+        return Some("health checks are not implemented yet".to_owned());
+    }
+    if task.check.is_some() {
+        return Some("checks are not implemented yet".to_owned());
+    }
+    let container = task.container.as_ref()?;
+    if container.r#type() == container_info::Type::Docker {
+        return Some(
+            "Docker containers are not implemented yet: use a container of type MESOS with a Docker image"
+                .to_owned(),
+        );
+    }
+    None
+}
+
+/// Who a task runs as: whom its command names, else its framework's user.
+#[must_use]
+pub fn user_of(framework: &FrameworkInfo, task: &TaskInfo) -> String {
+    let named = task.command.as_ref().and_then(|command| command.user.clone());
+    named.unwrap_or_else(|| framework.user.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tepui_api::v1::{CommandInfo, ContainerInfo, Environment, HealthCheck};
+
+    fn task(command: CommandInfo) -> TaskInfo {
+        TaskInfo { task_id: "t".into(), command: Some(command), ..TaskInfo::default() }
+    }
+
+    fn shell(value: &str) -> CommandInfo {
+        CommandInfo { value: Some(value.into()), ..CommandInfo::default() }
+    }
+
+    #[test]
+    fn a_plain_command_is_taken_and_the_rest_is_named() {
+        assert_eq!(of_task(&task(shell("true"))), None);
+        let bare = TaskInfo { task_id: "t".into(), ..TaskInfo::default() };
+        assert!(of_task(&bare).unwrap().contains("no command"));
+        assert!(of_task(&task(CommandInfo::default())).unwrap().contains("no value"));
+        for id in ["", ".", "..", "a/b", "/etc"] {
+            let outside = TaskInfo { task_id: id.into(), ..task(shell("true")) };
+            assert!(of_task(&outside).unwrap().contains("directory"), "{id}");
+        }
+        let secret = environment::Variable {
+            name: "TOKEN".into(),
+            r#type: Some(environment::variable::Type::Secret as i32),
+            ..Default::default()
+        };
+        let with_secret =
+            CommandInfo { environment: Some(Environment { variables: vec![secret] }), ..shell("true") };
+        assert!(of_task(&task(with_secret)).unwrap().contains("TOKEN"));
+        let checked = TaskInfo { health_check: Some(HealthCheck::default()), ..task(shell("true")) };
+        assert!(of_task(&checked).unwrap().contains("health checks"));
+        let docker = ContainerInfo { r#type: container_info::Type::Docker as i32, ..Default::default() };
+        assert!(of_task(&TaskInfo { container: Some(docker), ..task(shell("true")) }).unwrap().contains("Docker"));
+    }
+
+    #[test]
+    fn the_command_s_user_comes_before_the_framework_s() {
+        let framework = FrameworkInfo { user: "a".into(), ..FrameworkInfo::default() };
+        assert_eq!(user_of(&framework, &task(shell("true"))), "a");
+        let named = CommandInfo { user: Some("b".into()), ..shell("true") };
+        assert_eq!(user_of(&framework, &task(named)), "b");
+    }
+}
