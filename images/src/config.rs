@@ -63,12 +63,17 @@ pub(crate) struct RootFsSection {
 
 impl ConfigDocument {
     pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Self, Error> {
-        serde_json::from_slice(bytes).map_err(|error| Error::Malformed { what: format!("the config of {what}"), reason: error.to_string() })
+        serde_json::from_slice(bytes).map_err(|error| Error::Malformed {
+            what: format!("the config of {what}"),
+            reason: error.to_string(),
+        })
     }
 }
 
 /// `null` is as good as absent, as in all of Docker's JSON.
-pub(crate) fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 

@@ -196,7 +196,10 @@ mod tests {
     #[test]
     fn the_empty_content_has_its_well_known_digest() {
         let digest = Digest::of(b"");
-        assert_eq!(digest.as_str(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            digest.as_str(),
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         assert_eq!(digest.algorithm(), "sha256");
         assert_eq!(digest.hex().len(), 64);
     }
@@ -204,7 +207,14 @@ mod tests {
     #[test]
     fn only_registered_algorithms_in_lower_case_are_digests() {
         let upper = Digest::of(b"x").as_str().to_uppercase();
-        for text in ["", "sha256:", "sha256:ab", "md5:d41d8cd98f00b204e9800998ecf8427e", "sha256:../../etc/passwd", upper.as_str()] {
+        for text in [
+            "",
+            "sha256:",
+            "sha256:ab",
+            "md5:d41d8cd98f00b204e9800998ecf8427e",
+            "sha256:../../etc/passwd",
+            upper.as_str(),
+        ] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
         let long = format!("sha512:{}", "0".repeat(128)).parse::<Digest>().unwrap();

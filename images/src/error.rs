@@ -24,7 +24,9 @@ pub enum Error {
         registry: String,
     },
     /// The registry wants credentials, or refuses those given.
-    #[error("the registry {registry} does not give {what} to this agent ({reason}): the image does not exist, or credentials are needed")]
+    #[error(
+        "the registry {registry} does not give {what} to this agent ({reason}): the image does not exist, or credentials are needed"
+    )]
     Unauthorized {
         /// The image or blob.
         what: String,
@@ -78,7 +80,9 @@ pub enum Error {
         reason: String,
     },
     /// An image in the format Docker gave up in 2017.
-    #[error("{what} has a manifest of schema version 1, which is not supported: push it again with Docker 1.10 or newer, or with 'skopeo copy --format v2s2'")]
+    #[error(
+        "{what} has a manifest of schema version 1, which is not supported: push it again with Docker 1.10 or newer, or with 'skopeo copy --format v2s2'"
+    )]
     SchemaOne {
         /// The image.
         what: String,

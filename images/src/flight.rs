@@ -44,7 +44,12 @@ impl<K: Eq + Hash, T: Clone + Send + Sync + 'static> Flights<K, T> {
     /// Joins the flight for `key`, or starts it with what `start` returns.
     ///
     /// `start` gets the hub into which the work reports; `watcher` hears those reports for as long as the seat is held.
-    pub(crate) fn join<F>(&self, key: K, watcher: Option<ProgressFn>, start: impl FnOnce(Arc<ProgressHub>) -> F) -> Seat<T>
+    pub(crate) fn join<F>(
+        &self,
+        key: K,
+        watcher: Option<ProgressFn>,
+        start: impl FnOnce(Arc<ProgressHub>) -> F,
+    ) -> Seat<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
@@ -52,7 +57,11 @@ impl<K: Eq + Hash, T: Clone + Send + Sync + 'static> Flights<K, T> {
         Seat { work, first, subscription: watcher.map(|watcher| hub.subscribe(watcher)) }
     }
 
-    fn find_or_start<F>(&self, key: K, start: impl FnOnce(Arc<ProgressHub>) -> F) -> (Work<T>, Arc<ProgressHub>, bool)
+    fn find_or_start<F>(
+        &self,
+        key: K,
+        start: impl FnOnce(Arc<ProgressHub>) -> F,
+    ) -> (Work<T>, Arc<ProgressHub>, bool)
     where
         F: Future<Output = T> + Send + 'static,
     {
@@ -104,7 +113,9 @@ mod tests {
             let _ = released.await;
             7
         });
-        let seats: Vec<_> = (0..10).map(|_| flights.join("a", None, |_| async { unreachable!("one flight is enough") })).collect();
+        let seats: Vec<_> = (0..10)
+            .map(|_| flights.join("a", None, |_| async { unreachable!("one flight is enough") }))
+            .collect();
         assert!(first.first && seats.iter().all(|seat| !seat.first));
         // The one who started it leaves; the others still arrive.
         drop(first);

@@ -45,7 +45,10 @@ pub use progress::{Phase, Progress, ProgressFn};
 pub use reference::{NamedReference, Reference, ReferenceError, RegistryLocation, RegistryUrl, Scheme};
 pub use registry::RegistryOptions;
 pub use rootfs::{LayerPath, RootFs, RootFsError};
-pub use runtime::{CommandError, CommandInput, LaunchCommand, merge_command, merge_environment, merge_user, working_directory};
+pub use runtime::{
+    CommandError, CommandInput, LaunchCommand, merge_command, merge_environment, merge_user,
+    working_directory,
+};
 pub use store::{Image, ImageStore, PullOptions, StoreOptions, StoredImage};
 pub use unpack::{DeviceNodes, UnpackError, UnpackLimits};
 pub use user::{ResolvedUser, UserError, resolve_user};

@@ -112,16 +112,24 @@ impl Manifest {
             return Err(Error::SchemaOne { what: what.to_owned() });
         }
         if document.schema_version != 2 {
-            return Err(refuse(format!("it has schema version {} where 2 is expected", document.schema_version)));
+            return Err(refuse(format!(
+                "it has schema version {} where 2 is expected",
+                document.schema_version
+            )));
         }
         match document {
-            Document { manifests: Some(_), layers: Some(_), .. } => Err(refuse("it is both an index and an image's manifest".to_owned())),
+            Document { manifests: Some(_), layers: Some(_), .. } => {
+                Err(refuse("it is both an index and an image's manifest".to_owned()))
+            }
             Document { manifests: Some(manifests), .. } => Ok(Self::Index(Index { manifests })),
             Document { config: Some(config), layers, media_type, .. } => {
                 check_is_image(&media_type, &config).map_err(refuse)?;
                 let layers = layers.unwrap_or_default();
                 if layers.len() > MAX_LAYERS {
-                    return Err(refuse(format!("it has {} layers; at most {MAX_LAYERS} can be stacked", layers.len())));
+                    return Err(refuse(format!(
+                        "it has {} layers; at most {MAX_LAYERS} can be stacked",
+                        layers.len()
+                    )));
                 }
                 Ok(Self::Image(ImageManifest { config, layers }))
             }
@@ -132,8 +140,17 @@ impl Manifest {
 
 /// Charts, signatures and the like are stored as manifests too, but cannot be run.
 fn check_is_image(media_type: &str, config: &Descriptor) -> Result<(), String> {
-    let known_manifest = ["", "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
-    let known_config = ["", "application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json", "application/octet-stream"];
+    let known_manifest = [
+        "",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ];
+    let known_config = [
+        "",
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+        "application/octet-stream",
+    ];
     if !known_manifest.contains(&media_type) {
         return Err(format!("its media type {media_type} is not an image's"));
     }
@@ -148,7 +165,10 @@ fn check_is_image(media_type: &str, config: &Descriptor) -> Result<(), String> {
 impl Index {
     /// The entry for `platform`: an exact one, or the only one that names no platform.
     pub(crate) fn choose(&self, platform: &Platform, what: &str) -> Result<&Descriptor, Error> {
-        let exact = self.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(|found| found.suits(platform)));
+        let exact = self
+            .manifests
+            .iter()
+            .find(|entry| entry.platform.as_ref().is_some_and(|found| found.suits(platform)));
         if let Some(entry) = exact {
             return Ok(entry);
         }
@@ -157,7 +177,13 @@ impl Index {
         {
             return Ok(only);
         }
-        let found: Vec<_> = self.manifests.iter().map(|entry| entry.platform.as_ref().map_or("one of no named platform".to_owned(), ToString::to_string)).collect();
+        let found: Vec<_> = self
+            .manifests
+            .iter()
+            .map(|entry| {
+                entry.platform.as_ref().map_or("one of no named platform".to_owned(), ToString::to_string)
+            })
+            .collect();
         let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
         Err(Error::NoPlatform { what: what.to_owned(), wanted: platform.to_string(), found })
     }
@@ -203,17 +229,34 @@ impl fmt::Display for Platform {
 
 impl Resolved {
     /// Reads the config and checks that it speaks of as many layers as there are.
-    pub(crate) fn new(config: &[u8], manifest: Option<Digest>, layers: usize, what: &str, platform: &Platform) -> Result<Self, Error> {
+    pub(crate) fn new(
+        config: &[u8],
+        manifest: Option<Digest>,
+        layers: usize,
+        what: &str,
+        platform: &Platform,
+    ) -> Result<Self, Error> {
         let document = ConfigDocument::parse(config, what)?;
         let diff_ids = document.rootfs.diff_ids;
         if diff_ids.len() != layers {
-            return Err(Error::Malformed { what: what.to_owned(), reason: format!("its config has {} diff ids for {layers} layers", diff_ids.len()) });
+            return Err(Error::Malformed {
+                what: what.to_owned(),
+                reason: format!("its config has {} diff ids for {layers} layers", diff_ids.len()),
+            });
         }
         if !document.os.is_empty() && document.os != platform.os {
-            return Err(Error::NoPlatform { what: what.to_owned(), wanted: platform.to_string(), found: format!("{}/{}", document.os, document.architecture) });
+            return Err(Error::NoPlatform {
+                what: what.to_owned(),
+                wanted: platform.to_string(),
+                found: format!("{}/{}", document.os, document.architecture),
+            });
         }
         if !document.architecture.is_empty() && document.architecture != platform.architecture {
-            tracing::warn!(image = what, architecture = document.architecture, "The image is made for another architecture than this machine's.");
+            tracing::warn!(
+                image = what,
+                architecture = document.architecture,
+                "The image is made for another architecture than this machine's."
+            );
         }
         Ok(Self { id: Digest::of(config), manifest, config: document.config, diff_ids })
     }
@@ -229,11 +272,19 @@ mod tests {
     }
 
     fn entry(os: &str, architecture: &str, content: &str) -> String {
-        format!(r#"{{"digest":"{}","size":3,"platform":{{"os":"{os}","architecture":"{architecture}"}}}}"#, Digest::of(content.as_bytes()))
+        format!(
+            r#"{{"digest":"{}","size":3,"platform":{{"os":"{os}","architecture":"{architecture}"}}}}"#,
+            Digest::of(content.as_bytes())
+        )
     }
 
     fn index(entries: &[String]) -> Index {
-        match Manifest::parse(format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(",")).as_bytes(), "x").unwrap() {
+        match Manifest::parse(
+            format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(",")).as_bytes(),
+            "x",
+        )
+        .unwrap()
+        {
             Manifest::Index(index) => index,
             Manifest::Image(_) => panic!("an index is expected"),
         }
@@ -241,15 +292,27 @@ mod tests {
 
     #[test]
     fn docker_and_oci_manifests_are_read() {
-        for config in ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"] {
-            let json = format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, descriptor(config), descriptor(""));
-            assert!(matches!(Manifest::parse(json.as_bytes(), "x").unwrap(), Manifest::Image(image) if image.layers.len() == 1));
+        for config in
+            ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"]
+        {
+            let json = format!(
+                r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
+                descriptor(config),
+                descriptor("")
+            );
+            assert!(
+                matches!(Manifest::parse(json.as_bytes(), "x").unwrap(), Manifest::Image(image) if image.layers.len() == 1)
+            );
         }
     }
 
     #[test]
     fn the_hosts_platform_is_chosen() {
-        let all = index(&[entry("linux", "arm64", "a"), entry("linux", "amd64", "b"), entry("unknown", "unknown", "c")]);
+        let all = index(&[
+            entry("linux", "arm64", "a"),
+            entry("linux", "amd64", "b"),
+            entry("unknown", "unknown", "c"),
+        ]);
         let platform = Platform { os: "linux".into(), architecture: "amd64".into() };
         assert_eq!(all.choose(&platform, "x").unwrap().digest, Digest::of(b"b"));
         let other = Platform { os: "linux".into(), architecture: "s390x".into() };
@@ -263,12 +326,23 @@ mod tests {
     fn what_cannot_be_run_is_refused_with_words() {
         let schema_one = br#"{"schemaVersion":1,"name":"a","fsLayers":[]}"#;
         assert!(matches!(Manifest::parse(schema_one, "x"), Err(Error::SchemaOne { .. })));
-        let chart = format!(r#"{{"schemaVersion":2,"config":{},"layers":[]}}"#, descriptor("application/vnd.cncf.helm.config.v1+json"));
+        let chart = format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[]}}"#,
+            descriptor("application/vnd.cncf.helm.config.v1+json")
+        );
         assert!(Manifest::parse(chart.as_bytes(), "x").unwrap_err().to_string().contains("helm"));
-        for bad in ["", "[]", "{}", r#"{"schemaVersion":3}"#, r#"{"schemaVersion":2}"#, r#"{"schemaVersion":2,"config":{"digest":"sha256:zz","size":1}}"#] {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"schemaVersion":3}"#,
+            r#"{"schemaVersion":2}"#,
+            r#"{"schemaVersion":2,"config":{"digest":"sha256:zz","size":1}}"#,
+        ] {
             assert!(matches!(Manifest::parse(bad.as_bytes(), "x"), Err(Error::Malformed { .. })), "{bad}");
         }
-        let negative = format!(r#"{{"schemaVersion":2,"config":{{"digest":"{}","size":-1}}}}"#, Digest::of(b""));
+        let negative =
+            format!(r#"{{"schemaVersion":2,"config":{{"digest":"{}","size":-1}}}}"#, Digest::of(b""));
         assert!(Manifest::parse(negative.as_bytes(), "x").is_err());
     }
 
@@ -277,7 +351,12 @@ mod tests {
         let config = format!(r#"{{"rootfs":{{"diff_ids":["{}"]}}}}"#, Digest::of(b"a"));
         let platform = Platform::host();
         assert!(Resolved::new(config.as_bytes(), None, 1, "x", &platform).is_ok());
-        assert!(Resolved::new(config.as_bytes(), None, 2, "x", &platform).unwrap_err().to_string().contains("1 diff ids for 2 layers"));
+        assert!(
+            Resolved::new(config.as_bytes(), None, 2, "x", &platform)
+                .unwrap_err()
+                .to_string()
+                .contains("1 diff ids for 2 layers")
+        );
     }
 
     proptest! {

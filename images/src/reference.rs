@@ -133,7 +133,12 @@ impl NamedReference {
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
-                let digest = digest.parse().map_err(|_| refuse(text, "has no valid digest after '@': sha256: and 64 hexadecimal digits are expected"))?;
+                let digest = digest.parse().map_err(|_| {
+                    refuse(
+                        text,
+                        "has no valid digest after '@': sha256: and 64 hexadecimal digits are expected",
+                    )
+                })?;
                 (rest, Some(digest))
             }
             None => (text, None),
@@ -144,7 +149,10 @@ impl NamedReference {
             _ => (rest, None),
         };
         if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(refuse(text, "has no valid tag after ':': up to 128 letters, digits, '_', '.' and '-' are expected"));
+            return Err(refuse(
+                text,
+                "has no valid tag after ':': up to 128 letters, digits, '_', '.' and '-' are expected",
+            ));
         }
         if name.len() > MAX_NAME {
             return Err(refuse(text, "is longer than the 255 characters a name may have"));
@@ -154,15 +162,30 @@ impl NamedReference {
             _ => (None, name),
         };
         if registry.is_some_and(|registry| !is_authority(registry)) {
-            return Err(refuse(text, "has no valid registry before its first '/': HOST or HOST:PORT is expected"));
+            return Err(refuse(
+                text,
+                "has no valid registry before its first '/': HOST or HOST:PORT is expected",
+            ));
         }
         if !repository.split('/').all(is_path_component) {
-            return Err(refuse(text, "has no valid repository name: lower-case letters and digits, separated by '/', '.', '_' or '-', are expected"));
+            return Err(refuse(
+                text,
+                "has no valid repository name: lower-case letters and digits, separated by '/', '.', '_' or '-', are expected",
+            ));
         }
-        if registry.is_none() && digest.is_none() && repository.len() == 64 && repository.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if registry.is_none()
+            && digest.is_none()
+            && repository.len() == 64
+            && repository.bytes().all(|byte| byte.is_ascii_hexdigit())
+        {
             return Err(refuse(text, "is an image id; name the image by repository and tag or digest"));
         }
-        Ok(Self { registry: registry.map(str::to_owned), repository: repository.to_owned(), tag: tag.map(str::to_owned), digest })
+        Ok(Self {
+            registry: registry.map(str::to_owned),
+            repository: repository.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest,
+        })
     }
 
     /// The registry named, if one is.
@@ -194,14 +217,23 @@ impl NamedReference {
             None => default.clone(),
             Some(authority) if *authority == default.authority => default.clone(),
             Some(authority) => {
-                let plain = authority.ends_with(":80") || (is_loopback(authority) && !authority.ends_with(":443"));
-                RegistryUrl { scheme: if plain { Scheme::Http } else { Scheme::Https }, authority: authority.clone() }
+                let plain =
+                    authority.ends_with(":80") || (is_loopback(authority) && !authority.ends_with(":443"));
+                RegistryUrl {
+                    scheme: if plain { Scheme::Http } else { Scheme::Https },
+                    authority: authority.clone(),
+                }
             }
         };
         let is_hub = DOCKER_HUB_NAMES.contains(&registry.authority.as_str());
-        let registry = if is_hub { RegistryUrl { authority: DOCKER_HUB.to_owned(), ..registry } } else { registry };
+        let registry =
+            if is_hub { RegistryUrl { authority: DOCKER_HUB.to_owned(), ..registry } } else { registry };
         // Docker Hub keeps the official images under library/.
-        let repository = if is_hub && !self.repository.contains('/') { format!("library/{}", self.repository) } else { self.repository.clone() };
+        let repository = if is_hub && !self.repository.contains('/') {
+            format!("library/{}", self.repository)
+        } else {
+            self.repository.clone()
+        };
         let version = match &self.digest {
             Some(digest) => Version::Digest(digest.clone()),
             None => Version::Tag(self.tag().to_owned()),
@@ -217,7 +249,9 @@ impl NamedReference {
         Self::parse(name).is_ok_and(|other| {
             let hub = RegistryUrl::docker_hub();
             let (mine, other) = (self.resolve(&hub), other.resolve(&hub));
-            mine.version == other.version && mine.repository.trim_start_matches("library/") == other.repository.trim_start_matches("library/")
+            mine.version == other.version
+                && mine.repository.trim_start_matches("library/")
+                    == other.repository.trim_start_matches("library/")
         })
     }
 }
@@ -250,14 +284,20 @@ impl RegistryLocation {
             return Ok(Self::Directory(PathBuf::from(text)));
         }
         if text.starts_with("hdfs://") {
-            return Err(refuse(text, "is in HDFS, which is not implemented; name a registry's URL or a directory"));
+            return Err(refuse(
+                text,
+                "is in HDFS, which is not implemented; name a registry's URL or a directory",
+            ));
         }
         let (scheme, rest) = if let Some(rest) = text.strip_prefix("https://") {
             (Scheme::Https, rest)
         } else if let Some(rest) = text.strip_prefix("http://") {
             (Scheme::Http, rest)
         } else {
-            return Err(refuse(text, "is no registry: https://HOST[:PORT], http://HOST[:PORT] or an absolute directory is expected"));
+            return Err(refuse(
+                text,
+                "is no registry: https://HOST[:PORT], http://HOST[:PORT] or an absolute directory is expected",
+            ));
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if !is_authority(authority) {
@@ -332,19 +372,26 @@ fn refuse(text: &str, reason: &'static str) -> ReferenceError {
 
 /// Docker's way to tell a registry from the first part of a repository.
 fn is_registry_like(component: &str) -> bool {
-    component == "localhost" || component.contains(['.', ':']) || component.bytes().any(|byte| byte.is_ascii_uppercase())
+    component == "localhost"
+        || component.contains(['.', ':'])
+        || component.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 fn is_authority(text: &str) -> bool {
     let (host, port) = split_port(text);
-    if port.is_some_and(|port| port.parse::<u16>().is_err() || !port.bytes().all(|byte| byte.is_ascii_digit())) {
+    if port
+        .is_some_and(|port| port.parse::<u16>().is_err() || !port.bytes().all(|byte| byte.is_ascii_digit()))
+    {
         return false;
     }
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         return address.parse::<std::net::Ipv6Addr>().is_ok();
     }
     host.split('.').all(|label| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && !label.starts_with('-') && !label.ends_with('-')
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     })
 }
 
@@ -364,7 +411,9 @@ fn is_loopback(authority: &str) -> bool {
 fn is_tag(text: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let mut bytes = text.bytes();
-    text.len() <= 128 && bytes.next().is_some_and(word) && bytes.all(|byte| word(byte) || byte == b'.' || byte == b'-')
+    text.len() <= 128
+        && bytes.next().is_some_and(word)
+        && bytes.all(|byte| word(byte) || byte == b'.' || byte == b'-')
 }
 
 /// Runs of lower-case letters and digits, separated by one `.`, one or two `_`, or any number of `-`.

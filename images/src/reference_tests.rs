@@ -14,7 +14,14 @@ fn key(text: &str) -> String {
 
 #[test]
 fn short_names_mean_docker_hubs_official_images() {
-    for text in ["busybox", "busybox:latest", "library/busybox", "docker.io/busybox", "docker.io/library/busybox:latest", "index.docker.io/busybox"] {
+    for text in [
+        "busybox",
+        "busybox:latest",
+        "library/busybox",
+        "docker.io/busybox",
+        "docker.io/library/busybox:latest",
+        "index.docker.io/busybox",
+    ] {
         assert_eq!(key(text), "https://registry-1.docker.io/library/busybox:latest", "{text}");
     }
     assert_eq!(key("bitnami/redis:7"), "https://registry-1.docker.io/bitnami/redis:7");
@@ -22,7 +29,9 @@ fn short_names_mean_docker_hubs_official_images() {
 
 #[test]
 fn a_default_registry_that_is_not_docker_hub_has_no_library() {
-    let RegistryLocation::Remote(default) = RegistryLocation::parse("http://10.0.0.1:5000/").unwrap() else { panic!("a URL") };
+    let RegistryLocation::Remote(default) = RegistryLocation::parse("http://10.0.0.1:5000/").unwrap() else {
+        panic!("a URL")
+    };
     assert_eq!(named("busybox").resolve(&default).key(), "http://10.0.0.1:5000/busybox:latest");
     // What the default names explicitly has the default's scheme.
     assert_eq!(named("10.0.0.1:5000/a/b:c").resolve(&default).key(), "http://10.0.0.1:5000/a/b:c");
@@ -80,7 +89,10 @@ fn what_is_no_name_is_refused_with_words() {
 
 #[test]
 fn an_absolute_path_is_local() {
-    assert_eq!(Reference::parse("/images/Busybox:latest.tar").unwrap(), Reference::Local("/images/Busybox:latest.tar".into()));
+    assert_eq!(
+        Reference::parse("/images/Busybox:latest.tar").unwrap(),
+        Reference::Local("/images/Busybox:latest.tar".into())
+    );
     assert!(Reference::parse("/a\0b").is_err());
 }
 
@@ -88,7 +100,15 @@ fn an_absolute_path_is_local() {
 fn docker_registry_is_a_url_or_a_directory() {
     assert_eq!(RegistryLocation::default(), RegistryLocation::parse("https://registry-1.docker.io").unwrap());
     assert_eq!(RegistryLocation::parse("/srv/images").unwrap().directory(), Some(Path::new("/srv/images")));
-    for text in ["registry.example.com", "hdfs://localhost:8020/archives", "https://a/b", "https://", "ftp://a", "https://a:b", "https://user@host"] {
+    for text in [
+        "registry.example.com",
+        "hdfs://localhost:8020/archives",
+        "https://a/b",
+        "https://",
+        "ftp://a",
+        "https://a:b",
+        "https://user@host",
+    ] {
         assert!(RegistryLocation::parse(text).is_err(), "{text}");
     }
 }

@@ -49,12 +49,16 @@ pub enum CommandError {
 ///
 /// # Errors
 /// When the task and the image together name nothing to execute.
-pub fn merge_command(task: CommandInput<'_>, image: Option<&ImageConfig>) -> Result<LaunchCommand, CommandError> {
+pub fn merge_command(
+    task: CommandInput<'_>,
+    image: Option<&ImageConfig>,
+) -> Result<LaunchCommand, CommandError> {
     match task {
         CommandInput { shell: true, value: None, .. } => Err(CommandError::ShellWithoutValue),
-        CommandInput { shell: true, value: Some(line), .. } => {
-            Ok(LaunchCommand { path: "/bin/sh".to_owned(), argv: vec!["sh".to_owned(), "-c".to_owned(), line.to_owned()] })
-        }
+        CommandInput { shell: true, value: Some(line), .. } => Ok(LaunchCommand {
+            path: "/bin/sh".to_owned(),
+            argv: vec!["sh".to_owned(), "-c".to_owned(), line.to_owned()],
+        }),
         CommandInput { shell: false, value: Some(path), arguments } => {
             // Mesos executes with an empty argv here; what the kernel makes of that has changed, and no program expects it.
             let argv = if arguments.is_empty() { vec![path.to_owned()] } else { arguments.to_vec() };
@@ -78,7 +82,10 @@ fn from_image(arguments: &[String], image: Option<&ImageConfig>) -> Result<Launc
 
 /// The image's environment with the task's over it, in the image's order and then the task's. Entries of the image
 /// without a `=` are passed over, as Mesos does.
-pub fn merge_environment<N: AsRef<str>, V: AsRef<str>>(image: Option<&ImageConfig>, task: impl IntoIterator<Item = (N, V)>) -> Vec<(String, String)> {
+pub fn merge_environment<N: AsRef<str>, V: AsRef<str>>(
+    image: Option<&ImageConfig>,
+    task: impl IntoIterator<Item = (N, V)>,
+) -> Vec<(String, String)> {
     let from_image = image.into_iter().flat_map(|image| &image.env).filter_map(|entry| entry.split_once('='));
     let mut merged: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: &str| match merged.iter_mut().find(|(known, _)| known == name) {
@@ -102,7 +109,8 @@ pub fn working_directory(image: Option<&ImageConfig>, default: &str) -> String {
 /// Whom the command runs as: the user the task names, else the one the image names. Mesos always has one from the
 /// task or its framework, so with it the image's never counts.
 pub fn merge_user<'a>(task: Option<&'a str>, image: Option<&'a ImageConfig>) -> Option<&'a str> {
-    task.filter(|user| !user.is_empty()).or_else(|| image.map(|image| image.user.as_str()).filter(|user| !user.is_empty()))
+    task.filter(|user| !user.is_empty())
+        .or_else(|| image.map(|image| image.user.as_str()).filter(|user| !user.is_empty()))
 }
 
 #[cfg(test)]
@@ -117,7 +125,12 @@ mod tests {
         ImageConfig { entrypoint: strings(entrypoint), cmd: strings(cmd), ..ImageConfig::default() }
     }
 
-    fn merged(shell: bool, value: Option<&str>, arguments: &[&str], image: &ImageConfig) -> Result<Vec<String>, CommandError> {
+    fn merged(
+        shell: bool,
+        value: Option<&str>,
+        arguments: &[&str],
+        image: &ImageConfig,
+    ) -> Result<Vec<String>, CommandError> {
         let arguments = strings(arguments);
         let command = merge_command(CommandInput { shell, value, arguments: &arguments }, Some(image))?;
         let mut all = vec![command.path];
@@ -128,11 +141,36 @@ mod tests {
     /// Every cell of Mesos' table; the first string is the executable and the rest argv.
     #[test]
     fn the_table_of_mesos_holds() {
-        let images = [image(&[], &[]), image(&[], &["c0", "c1"]), image(&["e0", "e1"], &[]), image(&["e0", "e1"], &["c0", "c1"])];
+        let images = [
+            image(&[], &[]),
+            image(&[], &["c0", "c1"]),
+            image(&["e0", "e1"], &[]),
+            image(&["e0", "e1"], &["c0", "c1"]),
+        ];
         type Row<'a> = (bool, Option<&'a str>, &'a [&'a str], [Option<&'a [&'a str]>; 4]);
         let rows: &[Row<'_>] = &[
-            (false, None, &[], [None, Some(&["c0", "c0", "c1"]), Some(&["e0", "e0", "e1"]), Some(&["e0", "e0", "e1", "c0", "c1"])]),
-            (false, None, &["a", "b"], [None, Some(&["c0", "c0", "a", "b"]), Some(&["e0", "e0", "e1", "a", "b"]), Some(&["e0", "e0", "e1", "a", "b"])]),
+            (
+                false,
+                None,
+                &[],
+                [
+                    None,
+                    Some(&["c0", "c0", "c1"]),
+                    Some(&["e0", "e0", "e1"]),
+                    Some(&["e0", "e0", "e1", "c0", "c1"]),
+                ],
+            ),
+            (
+                false,
+                None,
+                &["a", "b"],
+                [
+                    None,
+                    Some(&["c0", "c0", "a", "b"]),
+                    Some(&["e0", "e0", "e1", "a", "b"]),
+                    Some(&["e0", "e0", "e1", "a", "b"]),
+                ],
+            ),
             (false, Some("v"), &[], [Some(&["v", "v"]); 4]),
             (false, Some("v"), &["a", "b"], [Some(&["v", "a", "b"]); 4]),
             (true, None, &[], [None; 4]),
@@ -143,7 +181,11 @@ mod tests {
         for (shell, value, arguments, expected) in rows {
             for (image, expected) in images.iter().zip(expected) {
                 let actual = merged(*shell, *value, arguments, image).ok();
-                assert_eq!(actual, expected.map(strings), "shell={shell} value={value:?} arguments={arguments:?} {image:?}");
+                assert_eq!(
+                    actual,
+                    expected.map(strings),
+                    "shell={shell} value={value:?} arguments={arguments:?} {image:?}"
+                );
             }
         }
     }
@@ -153,14 +195,21 @@ mod tests {
         let none = ImageConfig::default();
         assert_eq!(merged(true, None, &[], &none), Err(CommandError::ShellWithoutValue));
         assert_eq!(merged(false, None, &["a"], &none), Err(CommandError::NoExecutable));
-        assert_eq!(merge_command(CommandInput { shell: false, value: None, arguments: &[] }, None), Err(CommandError::NoExecutable));
+        assert_eq!(
+            merge_command(CommandInput { shell: false, value: None, arguments: &[] }, None),
+            Err(CommandError::NoExecutable)
+        );
     }
 
     #[test]
     fn the_tasks_environment_wins() {
-        let config = ImageConfig { env: strings(&["PATH=/bin", "broken", "EMPTY=", "A=b=c", "PATH=/usr/bin"]), ..ImageConfig::default() };
+        let config = ImageConfig {
+            env: strings(&["PATH=/bin", "broken", "EMPTY=", "A=b=c", "PATH=/usr/bin"]),
+            ..ImageConfig::default()
+        };
         let merged = merge_environment(Some(&config), [("A", "task"), ("NEW", "1")]);
-        let expected = [("PATH", "/usr/bin"), ("EMPTY", ""), ("A", "task"), ("NEW", "1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let expected = [("PATH", "/usr/bin"), ("EMPTY", ""), ("A", "task"), ("NEW", "1")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(merged, expected);
         assert!(merge_environment::<&str, &str>(None, []).is_empty());
     }
@@ -169,7 +218,10 @@ mod tests {
     fn directory_and_user_fall_back() {
         let config = ImageConfig { working_dir: "/srv".into(), user: "app".into(), ..ImageConfig::default() };
         assert_eq!(working_directory(Some(&config), "/mnt/mesos/sandbox"), "/srv");
-        assert_eq!(working_directory(Some(&ImageConfig::default()), "/mnt/mesos/sandbox"), "/mnt/mesos/sandbox");
+        assert_eq!(
+            working_directory(Some(&ImageConfig::default()), "/mnt/mesos/sandbox"),
+            "/mnt/mesos/sandbox"
+        );
         assert_eq!(working_directory(None, "/x"), "/x");
         let relative = ImageConfig { working_dir: "srv".into(), ..ImageConfig::default() };
         assert_eq!(working_directory(Some(&relative), "/x"), "/srv");

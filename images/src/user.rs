@@ -49,7 +49,12 @@ pub enum UserError {
 /// When a name is not in the image, or its files cannot be read.
 pub fn resolve_user(root: &RootFs, spec: &str) -> Result<ResolvedUser, UserError> {
     let view = View::open(root)?;
-    let read = |path| -> io::Result<String> { Ok(view.read(path, MAX_FILE)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()) };
+    let read = |path| -> io::Result<String> {
+        Ok(view
+            .read(path, MAX_FILE)?
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default())
+    };
     resolve(&read("etc/passwd")?, &read("etc/group")?, spec)
 }
 
@@ -75,7 +80,9 @@ fn resolve(passwd: &str, group: &str, spec: &str) -> Result<ResolvedUser, UserEr
     let user = if user.is_empty() { "0" } else { user };
     let id = user.parse::<u32>().ok();
     // A name made of digits wins over the id, as with chown.
-    let line = passwd_lines(passwd).find(|line| line.name == user).or_else(|| passwd_lines(passwd).find(|line| Some(line.uid) == id));
+    let line = passwd_lines(passwd)
+        .find(|line| line.name == user)
+        .or_else(|| passwd_lines(passwd).find(|line| Some(line.uid) == id));
     let (uid, own_gid) = match (&line, id) {
         (Some(line), _) => (line.uid, line.gid),
         (None, Some(id)) => (id, 0),
@@ -84,7 +91,10 @@ fn resolve(passwd: &str, group: &str, spec: &str) -> Result<ResolvedUser, UserEr
     let gid = named_group.map(|name| find_group(group, name)).transpose()?.unwrap_or(own_gid);
     let name = line.as_ref().map(|line| line.name);
     let additional_gids = match (named_group, name) {
-        (None, Some(name)) => group_lines(group).filter(|line| line.gid != gid && line.members.split(',').any(|member| member == name)).map(|line| line.gid).collect(),
+        (None, Some(name)) => group_lines(group)
+            .filter(|line| line.gid != gid && line.members.split(',').any(|member| member == name))
+            .map(|line| line.gid)
+            .collect(),
         _ => Vec::new(),
     };
     let home = line.as_ref().map(|line| line.home).filter(|home| !home.is_empty()).unwrap_or("/");

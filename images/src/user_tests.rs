@@ -11,7 +11,13 @@ const GROUP: &str = "root:x:0:\nusers:x:100:app\nwheel:x:10:root,app\n+nis\ndock
 
 #[test]
 fn names_and_ids_are_found() {
-    let app = ResolvedUser { uid: 1000, gid: 100, additional_gids: vec![10, 999], name: Some("app".into()), home: "/srv/app".into() };
+    let app = ResolvedUser {
+        uid: 1000,
+        gid: 100,
+        additional_gids: vec![10, 999],
+        name: Some("app".into()),
+        home: "/srv/app".into(),
+    };
     assert_eq!(resolve(PASSWD, GROUP, "app").unwrap(), app);
     assert_eq!(resolve(PASSWD, GROUP, "1000").unwrap(), app);
     assert_eq!(resolve(PASSWD, GROUP, "app:").unwrap(), app);
@@ -28,7 +34,9 @@ fn names_and_ids_are_found() {
 #[test]
 fn unknown_names_are_errors() {
     assert!(matches!(resolve(PASSWD, GROUP, "nobody"), Err(UserError::NoUser { name }) if name == "nobody"));
-    assert!(matches!(resolve(PASSWD, GROUP, "app:nogroup"), Err(UserError::NoGroup { name }) if name == "nogroup"));
+    assert!(
+        matches!(resolve(PASSWD, GROUP, "app:nogroup"), Err(UserError::NoGroup { name }) if name == "nogroup")
+    );
     assert!(resolve("", "", "4294967296").is_err());
 }
 
@@ -39,7 +47,8 @@ fn write(root: &Path, path: &str, content: &str) {
 }
 
 fn root_of(layers: &[PathBuf]) -> RootFs {
-    let layers: Vec<_> = layers.iter().map(|path| LayerPath { diff_id: Digest::of(b""), path: path.clone() }).collect();
+    let layers: Vec<_> =
+        layers.iter().map(|path| LayerPath { diff_id: Digest::of(b""), path: path.clone() }).collect();
     RootFs::new(&layers, Path::new("/nonexistent")).unwrap()
 }
 
@@ -84,7 +93,7 @@ fn loops_and_odd_files_do_no_harm() {
     let layer = temp.path().join("layer");
     std::fs::create_dir_all(layer.join("etc")).unwrap();
     symlink("passwd", layer.join("etc/passwd")).unwrap();
-    assert!(matches!(resolve_user(&root_of(&[layer.clone()]), "0"), Err(UserError::Read(_))));
+    assert!(matches!(resolve_user(&root_of(std::slice::from_ref(&layer)), "0"), Err(UserError::Read(_))));
     std::fs::remove_file(layer.join("etc/passwd")).unwrap();
     nix::unistd::mkfifo(&layer.join("etc/passwd"), nix::sys::stat::Mode::S_IRUSR).unwrap();
     assert_eq!(resolve_user(&root_of(&[layer]), "0").unwrap().home, "/");

@@ -41,14 +41,17 @@ impl View {
     pub(crate) fn open(root: &RootFs) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         // The layer's own path may be one of the store's links.
-        let layers = root.lower().iter().map(|path| open(path, flags, Mode::empty())).collect::<Result<_, _>>()?;
+        let layers =
+            root.lower().iter().map(|path| open(path, flags, Mode::empty())).collect::<Result<_, _>>()?;
         Ok(Self { layers })
     }
 
     /// The content of a regular file, of at most `limit` bytes; `None` if the image shows no such file.
     pub(crate) fn read(&self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let Some((layer, path)) = self.resolve(path)? else { return Ok(None) };
-        let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
         let file = File::from(openat2(&self.layers[layer], path.as_str(), how)?);
         if !file.metadata()?.is_file() {
             return Ok(None);
@@ -56,7 +59,10 @@ impl View {
         let mut content = Vec::new();
         file.take(limit.saturating_add(1)).read_to_end(&mut content)?;
         if content.len() as u64 > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("the image's /{path} is larger than {limit} bytes")));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("the image's /{path} is larger than {limit} bytes"),
+            ));
         }
         Ok(Some(content))
     }
@@ -84,7 +90,9 @@ impl View {
             match self.look_up(&here, layers)? {
                 Found::Nothing => return Ok(None),
                 Found::Directory(layers) => trail.push((here, layers)),
-                Found::File(layer, path) => return Ok(todo.iter().all(String::is_empty).then_some((layer, path))),
+                Found::File(layer, path) => {
+                    return Ok(todo.iter().all(String::is_empty).then_some((layer, path)));
+                }
                 Found::Link(target) => {
                     links += 1;
                     if links > MAX_LINKS {
@@ -122,7 +130,9 @@ impl View {
                 // A whiteout, or something else that hides what is below.
                 _ if !directories.is_empty() => break,
                 SFlag::S_IFCHR if stat.st_rdev == 0 => return Ok(Found::Nothing),
-                SFlag::S_IFLNK => return Ok(readlinkat(&parent, name)?.into_string().map_or(Found::Nothing, Found::Link)),
+                SFlag::S_IFLNK => {
+                    return Ok(readlinkat(&parent, name)?.into_string().map_or(Found::Nothing, Found::Link));
+                }
                 _ => return Ok(Found::File(layer, path.to_owned())),
             }
         }
@@ -132,7 +142,9 @@ impl View {
     /// The open parent of `path` in a layer, if the layer has it.
     fn parent<'a>(&self, layer: usize, path: &'a str) -> io::Result<Option<(OwnedFd, &'a str)>> {
         let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
-        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
         match openat2(&self.layers[layer], parent, how) {
             Ok(parent) => Ok(Some((parent, name))),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),

@@ -18,8 +18,14 @@ struct Saved {
     layers: Vec<String>,
 }
 
-pub(super) fn read(archive: &Archive<'_>, manifest: &[u8], wanted: Wanted<'_>, platform: &Platform) -> Result<LocalImage, Error> {
-    let images: Vec<Saved> = serde_json::from_slice(manifest).map_err(|error| archive.refuse(format!("its manifest.json is not usable: {error}")))?;
+pub(super) fn read(
+    archive: &Archive<'_>,
+    manifest: &[u8],
+    wanted: Wanted<'_>,
+    platform: &Platform,
+) -> Result<LocalImage, Error> {
+    let images: Vec<Saved> = serde_json::from_slice(manifest)
+        .map_err(|error| archive.refuse(format!("its manifest.json is not usable: {error}")))?;
     let image = choose(archive, &images, wanted)?;
     let config = archive.needed_document(&image.config)?;
     let what = archive.path.display().to_string();
@@ -28,14 +34,25 @@ pub(super) fn read(archive: &Archive<'_>, manifest: &[u8], wanted: Wanted<'_>, p
     if let Some(expected) = digest_in_name(&image.config)
         && expected != resolved.id
     {
-        return Err(Error::WrongDigest { what: format!("the config of {what}"), expected, actual: resolved.id });
+        return Err(Error::WrongDigest {
+            what: format!("the config of {what}"),
+            expected,
+            actual: resolved.id,
+        });
     }
     let layers = image.layers.iter().map(|name| archive.layer(name, None)).collect::<Result<_, _>>()?;
     Ok(LocalImage { resolved, layers })
 }
 
 fn choose<'a>(archive: &Archive<'_>, images: &'a [Saved], wanted: Wanted<'_>) -> Result<&'a Saved, Error> {
-    let called = |name: &str| images.iter().find(|image| image.repo_tags.iter().any(|tag| tag == name || tag.rsplit_once(':').is_some_and(|(_, tag)| tag == name)));
+    let called = |name: &str| {
+        images.iter().find(|image| {
+            image
+                .repo_tags
+                .iter()
+                .any(|tag| tag == name || tag.rsplit_once(':').is_some_and(|(_, tag)| tag == name))
+        })
+    };
     let only = || match images {
         [only] => Some(only),
         _ => None,
@@ -44,11 +61,19 @@ fn choose<'a>(archive: &Archive<'_>, images: &'a [Saved], wanted: Wanted<'_>) ->
         Wanted::Only => only(),
         Wanted::Called(name) => called(name),
         // The tag alone does not make it the image, unless there is no other.
-        Wanted::Named(reference) => images.iter().find(|image| image.repo_tags.iter().any(|tag| reference.is_called(tag))).or_else(only),
+        Wanted::Named(reference) => images
+            .iter()
+            .find(|image| image.repo_tags.iter().any(|tag| reference.is_called(tag)))
+            .or_else(only),
     };
     found.ok_or_else(|| {
-        let names: Vec<_> = images.iter().flat_map(|image| image.repo_tags.iter().map(String::as_str)).collect();
-        archive.refuse(format!("the image wanted is not in it; it has {} images: {}", images.len(), names.join(", ")))
+        let names: Vec<_> =
+            images.iter().flat_map(|image| image.repo_tags.iter().map(String::as_str)).collect();
+        archive.refuse(format!(
+            "the image wanted is not in it; it has {} images: {}",
+            images.len(),
+            names.join(", ")
+        ))
     })
 }
 

@@ -50,7 +50,8 @@ impl Files {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let inflated = Inflated::new(&file).map_err(|error| refuse(error.to_string()))?;
         let plain = if inflated.is_compressed() {
-            spool(inflated, scratch, max_bytes).map_err(|error| refuse(format!("it cannot be inflated: {error}")))?
+            spool(inflated, scratch, max_bytes)
+                .map_err(|error| refuse(format!("it cannot be inflated: {error}")))?
         } else {
             drop(inflated);
             file
@@ -71,7 +72,9 @@ impl Files {
             Self::Tar { index, .. } => {
                 for _ in 0..MAX_LINKS {
                     match index.get(&name)? {
-                        Indexed::At { offset, size } => return Some(Member::Range { offset: *offset, size: *size }),
+                        Indexed::At { offset, size } => {
+                            return Some(Member::Range { offset: *offset, size: *size });
+                        }
                         Indexed::LinkTo(target) => name.clone_from(target),
                     }
                 }
@@ -83,7 +86,9 @@ impl Files {
     pub(super) fn open_member(&self, member: &Member) -> io::Result<Box<dyn Read + Send>> {
         match (self, member) {
             (_, Member::Path { path, .. }) => Ok(Box::new(File::open(path)?)),
-            (Self::Tar { file, .. }, Member::Range { offset, size }) => Ok(Box::new(RangeReader { file: file.clone(), offset: *offset, left: *size })),
+            (Self::Tar { file, .. }, Member::Range { offset, size }) => {
+                Ok(Box::new(RangeReader { file: file.clone(), offset: *offset, left: *size }))
+            }
             (Self::Directory(_), Member::Range { .. }) => Err(io::Error::other("a range of a directory")),
         }
     }
@@ -120,7 +125,10 @@ fn index(mut file: &File) -> Result<HashMap<String, Indexed>, String> {
         let Some(name) = normal(&path) else { continue };
         let indexed = match entry.kind {
             Kind::File { size } => Indexed::At { offset: reader.position(), size },
-            Kind::Symlink { target } => match path.parent().and_then(|parent| normal(&parent.join(&*String::from_utf8_lossy(&target)))) {
+            Kind::Symlink { target } => match path
+                .parent()
+                .and_then(|parent| normal(&parent.join(&*String::from_utf8_lossy(&target))))
+            {
                 Some(target) => Indexed::LinkTo(target),
                 None => continue,
             },

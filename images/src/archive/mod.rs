@@ -46,7 +46,13 @@ pub(crate) struct LocalLayer {
 
 /// Finds the image `wanted` in the archive or layout at `path`. `scratch` takes the plain form of a compressed
 /// archive, of at most `max_bytes`; nothing is left there by name. Blocks.
-pub(crate) fn open(path: &Path, wanted: Wanted<'_>, platform: &Platform, scratch: &Path, max_bytes: u64) -> Result<LocalImage, Error> {
+pub(crate) fn open(
+    path: &Path,
+    wanted: Wanted<'_>,
+    platform: &Platform,
+    scratch: &Path,
+    max_bytes: u64,
+) -> Result<LocalImage, Error> {
     let files = Arc::new(Files::open(path, scratch, max_bytes)?);
     let archive = Archive { path, files };
     // Only layouts know digests of manifests.
@@ -82,7 +88,9 @@ impl Archive<'_> {
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let Some(member) = self.files.find(name) else { return Ok(None) };
         if member.size() > crate::manifest::MAX_DOCUMENT {
-            return Err(self.refuse(format!("'{name}' in it is larger than {} bytes", crate::manifest::MAX_DOCUMENT)));
+            return Err(
+                self.refuse(format!("'{name}' in it is larger than {} bytes", crate::manifest::MAX_DOCUMENT))
+            );
         }
         let mut bytes = Vec::new();
         let read = self.files.open_member(&member).and_then(|mut file| file.read_to_end(&mut bytes));
@@ -95,7 +103,10 @@ impl Archive<'_> {
     }
 
     fn layer(&self, name: &str, blob: Option<(Digest, u64)>) -> Result<LocalLayer, Error> {
-        let member = self.files.find(name).ok_or_else(|| self.refuse(format!("the layer '{name}' is missing in it")))?;
+        let member = self
+            .files
+            .find(name)
+            .ok_or_else(|| self.refuse(format!("the layer '{name}' is missing in it")))?;
         Ok(LocalLayer { files: self.files.clone(), member, blob })
     }
 }

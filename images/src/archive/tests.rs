@@ -24,18 +24,27 @@ fn blob(content: &[u8]) -> (String, Vec<u8>) {
 /// The files of an OCI layout whose image is called `name`.
 fn layout(name: &str) -> Vec<(String, Vec<u8>)> {
     let config = config();
-    let manifest = json!({"schemaVersion": 2, "config": descriptor(&config), "layers": [descriptor(LAYER)]}).to_string().into_bytes();
+    let manifest = json!({"schemaVersion": 2, "config": descriptor(&config), "layers": [descriptor(LAYER)]})
+        .to_string()
+        .into_bytes();
     let mut entry = descriptor(&manifest);
     entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
     let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string().into_bytes();
-    vec![("oci-layout".into(), b"{}".to_vec()), ("index.json".into(), index), blob(&config), blob(&manifest), blob(LAYER)]
+    vec![
+        ("oci-layout".into(), b"{}".to_vec()),
+        ("index.json".into(), index),
+        blob(&config),
+        blob(&manifest),
+        blob(LAYER),
+    ]
 }
 
 /// The files of a `docker save`, as Docker wrote them up to 24; one layer is a link.
 fn saved(tags: &[&str]) -> Vec<(String, Vec<u8>)> {
     let config = config();
     let name = format!("{}.json", Digest::of(&config).hex());
-    let manifest = json!([{"Config": name, "RepoTags": tags, "Layers": ["one/layer.tar"]}]).to_string().into_bytes();
+    let manifest =
+        json!([{"Config": name, "RepoTags": tags, "Layers": ["one/layer.tar"]}]).to_string().into_bytes();
     vec![(name, config), ("one/layer.tar".into(), LAYER.to_vec()), ("manifest.json".into(), manifest)]
 }
 
@@ -88,7 +97,11 @@ fn all_packings_hold_the_same_image() {
         check(&case.open(&case.file(&plain), Wanted::Only).unwrap());
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&plain).unwrap();
-        check(&case.open(&case.file(&gzip.finish().unwrap()), Wanted::Called("busybox:1")).unwrap_or_else(|error| panic!("{error}")));
+        check(
+            &case
+                .open(&case.file(&gzip.finish().unwrap()), Wanted::Called("busybox:1"))
+                .unwrap_or_else(|error| panic!("{error}")),
+        );
         check(&case.open(&case.file(&zstd::encode_all(plain.as_slice(), 1).unwrap()), Wanted::Only).unwrap());
     }
     let directory = case.temp.path().join("layout");
@@ -98,7 +111,11 @@ fn all_packings_hold_the_same_image() {
         fs::write(path, content).unwrap();
     }
     check(&case.open(&directory, Wanted::Called("x")).unwrap());
-    assert_eq!(fs::read_dir(case.temp.path()).unwrap().count(), 2, "nothing is left in the scratch directory");
+    assert_eq!(
+        fs::read_dir(case.temp.path()).unwrap().count(),
+        2,
+        "nothing is left in the scratch directory"
+    );
 }
 
 #[test]
@@ -129,7 +146,8 @@ fn images_are_chosen_by_name_tag_and_digest() {
     check(&case.open(&path, Wanted::Named(&named(&format!("busybox@{}", Digest::of(manifest))))).unwrap());
     assert!(case.open(&path, Wanted::Named(&named(&format!("busybox@{}", Digest::of(b"other"))))).is_err());
     let path = case.file(&tar(&saved(&["a/b:1"])));
-    let error = case.open(&path, Wanted::Named(&named(&format!("busybox@{}", Digest::of(manifest))))).err().unwrap();
+    let error =
+        case.open(&path, Wanted::Named(&named(&format!("busybox@{}", Digest::of(manifest))))).err().unwrap();
     assert!(error.to_string().contains("by its tag"), "{error}");
 }
 
@@ -158,7 +176,11 @@ fn damaged_and_foreign_archives_are_refused_with_words() {
         ("the layer 'blobs/sha256/", missing(layout("x"), 4)),
     ];
     for (words, bytes) in cases {
-        let error = case.open(&case.file(&bytes), Wanted::Only).err().unwrap_or_else(|| panic!("{words}")).to_string();
+        let error = case
+            .open(&case.file(&bytes), Wanted::Only)
+            .err()
+            .unwrap_or_else(|| panic!("{words}"))
+            .to_string();
         assert!(error.contains(words), "expected '{words}': {error}");
     }
     let bomb = zstd::encode_all(vec![0; 4 << 20].as_slice(), 1).unwrap();

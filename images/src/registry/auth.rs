@@ -62,20 +62,39 @@ impl Tokens {
     }
 
     /// Answers a challenge with a new token, which takes the place of the refused one.
-    pub(super) async fn obtain(&self, client: &reqwest::Client, scope: &Scope, challenge: &str, image: &RemoteImage, what: &str) -> Result<String, Error> {
-        let refused = |reason: String| Error::Unauthorized { what: what.to_owned(), registry: scope.registry.clone(), reason };
-        let bearer = parse_challenge(challenge).ok_or_else(|| refused(format!("it asks for '{challenge}'")))?;
-        let mut url = Url::parse(&bearer.realm).map_err(|error| refused(format!("its token service '{}' is no URL: {error}", bearer.realm)))?;
+    pub(super) async fn obtain(
+        &self,
+        client: &reqwest::Client,
+        scope: &Scope,
+        challenge: &str,
+        image: &RemoteImage,
+        what: &str,
+    ) -> Result<String, Error> {
+        let refused = |reason: String| Error::Unauthorized {
+            what: what.to_owned(),
+            registry: scope.registry.clone(),
+            reason,
+        };
+        let bearer =
+            parse_challenge(challenge).ok_or_else(|| refused(format!("it asks for '{challenge}'")))?;
+        let mut url = Url::parse(&bearer.realm)
+            .map_err(|error| refused(format!("its token service '{}' is no URL: {error}", bearer.realm)))?;
         let wanted = bearer.scope.unwrap_or_else(|| format!("repository:{}:pull", scope.repository));
         url.query_pairs_mut().append_pair("scope", &wanted);
         if let Some(service) = &bearer.service {
             url.query_pairs_mut().append_pair("service", service);
         }
-        let response = client.get(url.clone()).send().await.map_err(|error| connection(url.as_str(), &error))?;
+        let response =
+            client.get(url.clone()).send().await.map_err(|error| connection(url.as_str(), &error))?;
         let response = check_status(response, image, url.as_str(), what).await?;
         let answer = read_document(response, url.as_str(), MAX_TOKEN_ANSWER).await?;
-        let answer: TokenAnswer = serde_json::from_slice(&answer).map_err(|error| refused(format!("its token service gave no token: {error}")))?;
-        let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty()).ok_or_else(|| refused("its token service gave no token".to_owned()))?;
+        let answer: TokenAnswer = serde_json::from_slice(&answer)
+            .map_err(|error| refused(format!("its token service gave no token: {error}")))?;
+        let token = answer
+            .token
+            .or(answer.access_token)
+            .filter(|token| !token.is_empty())
+            .ok_or_else(|| refused("its token service gave no token".to_owned()))?;
         self.lock().insert(scope.clone(), token.clone());
         Ok(token)
     }
@@ -86,14 +105,26 @@ impl Tokens {
 }
 
 fn parse_challenge(header: &str) -> Option<Bearer> {
-    http_auth::parse_challenges(header).ok()?.iter().filter(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer")).find_map(|challenge| {
-        let parameter = |name| parameter(challenge, name);
-        Some(Bearer { realm: parameter("realm")?, service: parameter("service"), scope: parameter("scope") })
-    })
+    http_auth::parse_challenges(header)
+        .ok()?
+        .iter()
+        .filter(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"))
+        .find_map(|challenge| {
+            let parameter = |name| parameter(challenge, name);
+            Some(Bearer {
+                realm: parameter("realm")?,
+                service: parameter("service"),
+                scope: parameter("scope"),
+            })
+        })
 }
 
 fn parameter(challenge: &ChallengeRef<'_>, name: &str) -> Option<String> {
-    challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_unescaped())
+    challenge
+        .params
+        .iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.to_unescaped())
 }
 
 #[cfg(test)]

@@ -44,7 +44,13 @@ pub(crate) fn blob_channel() -> (mpsc::Sender<BlobPiece>, BlobReader) {
 
 impl RegistryClient {
     /// Sends the blob into `pieces`. Returns without an error when the reader hangs up, since it knows why it did.
-    pub(crate) async fn fetch_blob(&self, image: &RemoteImage, blob: &Descriptor, pieces: mpsc::Sender<BlobPiece>, on_progress: impl FnMut(u64) + Send) -> Result<(), Error> {
+    pub(crate) async fn fetch_blob(
+        &self,
+        image: &RemoteImage,
+        blob: &Descriptor,
+        pieces: mpsc::Sender<BlobPiece>,
+        on_progress: impl FnMut(u64) + Send,
+    ) -> Result<(), Error> {
         let mut patience = Patience::new(&self.options);
         let mut transfer = Transfer { image, blob, pieces, done: 0, on_progress };
         loop {
@@ -100,10 +106,17 @@ impl<F: FnMut(u64)> Transfer<'_, F> {
     /// does not serve ranges.
     fn bytes_to_skip(&self, response: &Response) -> Result<u64, Error> {
         if response.status() == StatusCode::PARTIAL_CONTENT {
-            let start = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).and_then(range_start);
+            let start = response
+                .headers()
+                .get(CONTENT_RANGE)
+                .and_then(|value| value.to_str().ok())
+                .and_then(range_start);
             return match start {
                 Some(start) if start <= self.done => Ok(self.done - start),
-                _ => Err(Error::Malformed { what: self.what(), reason: "the registry answered with another range than was asked for".to_owned() }),
+                _ => Err(Error::Malformed {
+                    what: self.what(),
+                    reason: "the registry answered with another range than was asked for".to_owned(),
+                }),
             };
         }
         match response.content_length() {
@@ -134,7 +147,9 @@ impl Read for BlobReader {
             match self.pieces.blocking_recv() {
                 Some(BlobPiece::Bytes(bytes)) => self.current = bytes,
                 Some(BlobPiece::End) => self.ended = true,
-                None => return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the pull was given up")),
+                None => {
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the pull was given up"));
+                }
             }
         }
         let piece = self.current.split_to(buffer.len().min(self.current.len()));

@@ -77,24 +77,40 @@ impl RegistryClient {
     }
 
     /// Finds the image's config and layers for `platform`, following indexes.
-    pub(crate) async fn resolve(&self, image: &RemoteImage, platform: &Platform) -> Result<(Resolved, Vec<Descriptor>), Error> {
+    pub(crate) async fn resolve(
+        &self,
+        image: &RemoteImage,
+        platform: &Platform,
+    ) -> Result<(Resolved, Vec<Descriptor>), Error> {
         let what = image.to_string();
         let mut version = image.version.clone();
         for _ in 0..MAX_INDEX_DEPTH {
-            let (bytes, digest) = retry::retrying(&self.options, || self.fetch_manifest(image, &version)).await?;
+            let (bytes, digest) =
+                retry::retrying(&self.options, || self.fetch_manifest(image, &version)).await?;
             match Manifest::parse(&bytes, &what)? {
-                Manifest::Index(index) => version = Version::Digest(index.choose(platform, &what)?.digest.clone()),
+                Manifest::Index(index) => {
+                    version = Version::Digest(index.choose(platform, &what)?.digest.clone())
+                }
                 Manifest::Image(manifest) => {
-                    let config = retry::retrying(&self.options, || self.fetch_config(image, &manifest.config)).await?;
-                    let resolved = Resolved::new(&config, Some(digest), manifest.layers.len(), &what, platform)?;
+                    let config =
+                        retry::retrying(&self.options, || self.fetch_config(image, &manifest.config)).await?;
+                    let resolved =
+                        Resolved::new(&config, Some(digest), manifest.layers.len(), &what, platform)?;
                     return Ok((resolved, manifest.layers));
                 }
             }
         }
-        Err(Error::Malformed { what, reason: format!("more than {MAX_INDEX_DEPTH} indexes lead to one another") })
+        Err(Error::Malformed {
+            what,
+            reason: format!("more than {MAX_INDEX_DEPTH} indexes lead to one another"),
+        })
     }
 
-    async fn fetch_manifest(&self, image: &RemoteImage, version: &Version) -> Result<(Vec<u8>, Digest), Error> {
+    async fn fetch_manifest(
+        &self,
+        image: &RemoteImage,
+        version: &Version,
+    ) -> Result<(Vec<u8>, Digest), Error> {
         let name = match version {
             Version::Tag(tag) => tag.as_str(),
             Version::Digest(digest) => digest.as_str(),
@@ -106,7 +122,11 @@ impl RegistryClient {
             Version::Digest(expected) if !expected.matches(&bytes) => {
                 let mut hasher = expected.hasher();
                 hasher.update(&bytes);
-                return Err(Error::WrongDigest { what: format!("the manifest of {image}"), expected: expected.clone(), actual: hasher.finish() });
+                return Err(Error::WrongDigest {
+                    what: format!("the manifest of {image}"),
+                    expected: expected.clone(),
+                    actual: hasher.finish(),
+                });
             }
             Version::Digest(expected) => expected.clone(),
             Version::Tag(_) => Digest::of(&bytes),
@@ -117,7 +137,10 @@ impl RegistryClient {
     async fn fetch_config(&self, image: &RemoteImage, config: &Descriptor) -> Result<Vec<u8>, Error> {
         let what = format!("the config of {image}");
         if config.size > MAX_DOCUMENT {
-            return Err(Error::Malformed { what, reason: format!("it has {} bytes; at most {MAX_DOCUMENT} are read", config.size) });
+            return Err(Error::Malformed {
+                what,
+                reason: format!("it has {} bytes; at most {MAX_DOCUMENT} are read", config.size),
+            });
         }
         let url = blob_url(image, &config.digest);
         let response = self.get(image, &url, None, &what).await?;
@@ -126,13 +149,23 @@ impl RegistryClient {
             return Err(Error::BrokenOff { what, got: bytes.len() as u64, expected: config.size });
         }
         if !config.digest.matches(&bytes) {
-            return Err(Error::WrongDigest { what, expected: config.digest.clone(), actual: Digest::of(&bytes) });
+            return Err(Error::WrongDigest {
+                what,
+                expected: config.digest.clone(),
+                actual: Digest::of(&bytes),
+            });
         }
         Ok(bytes)
     }
 
     /// One GET, with the token known for the repository, or with a new one if the registry asks for it.
-    async fn get(&self, image: &RemoteImage, url: &str, from: Option<u64>, what: &str) -> Result<Response, Error> {
+    async fn get(
+        &self,
+        image: &RemoteImage,
+        url: &str,
+        from: Option<u64>,
+        what: &str,
+    ) -> Result<Response, Error> {
         let client = self.clients.for_image(image, &self.options)?;
         let scope = auth::Scope::of(image);
         let send = |token: Option<String>| {
@@ -149,7 +182,12 @@ impl RegistryClient {
         if response.status() != StatusCode::UNAUTHORIZED {
             return check_status(response, image, url, what).await;
         }
-        let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let challenge = response
+            .headers()
+            .get(WWW_AUTHENTICATE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         let token = self.tokens.obtain(client, &scope, &challenge, image, what).await?;
         let response = send(Some(token)).await.map_err(|error| connection(url, &error))?;
         check_status(response, image, url, what).await
@@ -204,7 +242,12 @@ fn blob_url(image: &RemoteImage, digest: &Digest) -> String {
 }
 
 /// Turns a status that is no success into the error it means.
-async fn check_status(response: Response, image: &RemoteImage, url: &str, what: &str) -> Result<Response, Error> {
+async fn check_status(
+    response: Response,
+    image: &RemoteImage,
+    url: &str,
+    what: &str,
+) -> Result<Response, Error> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -214,7 +257,9 @@ async fn check_status(response: Response, image: &RemoteImage, url: &str, what: 
     let body = read_start(response).await;
     Err(match status {
         StatusCode::NOT_FOUND => Error::NotFound { what: what.to_owned(), registry },
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized { what: what.to_owned(), registry, reason: format!("{status}: {body}") },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Error::Unauthorized { what: what.to_owned(), registry, reason: format!("{status}: {body}") }
+        }
         _ => Error::Status { url: url.to_owned(), status: status.as_u16(), message: body, retry_after },
     })
 }
@@ -240,7 +285,10 @@ async fn read_document(mut response: Response, url: &str, limit: u64) -> Result<
     let mut bytes = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(|error| connection(url, &error))? {
         if (bytes.len() + piece.len()) as u64 > limit {
-            return Err(Error::Malformed { what: url.to_owned(), reason: format!("it has more than the {limit} bytes it may have") });
+            return Err(Error::Malformed {
+                what: url.to_owned(),
+                reason: format!("it has more than the {limit} bytes it may have"),
+            });
         }
         bytes.extend_from_slice(&piece);
     }

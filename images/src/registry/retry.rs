@@ -11,7 +11,10 @@ use crate::error::Error;
 const MAX_IMPOSED: Duration = Duration::from_secs(60);
 
 /// Calls `attempt` until it succeeds, fails for good, or was called as often as the options allow.
-pub(super) async fn retrying<T, F: Future<Output = Result<T, Error>>>(options: &RegistryOptions, mut attempt: impl FnMut() -> F) -> Result<T, Error> {
+pub(super) async fn retrying<T, F: Future<Output = Result<T, Error>>>(
+    options: &RegistryOptions,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, Error> {
     let mut patience = Patience::new(options);
     loop {
         match attempt().await {
@@ -41,7 +44,9 @@ impl<'a> Patience<'a> {
         if self.failures >= self.options.attempts {
             return Err(Error::GaveUp { attempts: self.failures, last: Box::new(error) });
         }
-        let pause = error.retry_after().map_or_else(|| backoff(self.options, self.failures), |imposed| imposed.min(MAX_IMPOSED));
+        let pause = error
+            .retry_after()
+            .map_or_else(|| backoff(self.options, self.failures), |imposed| imposed.min(MAX_IMPOSED));
         tracing::info!(%error, attempt = self.failures, pause_ms = pause.as_millis() as u64, "A request to a registry failed and will be repeated.");
         tokio::time::sleep(pause).await;
         Ok(())
@@ -50,7 +55,10 @@ impl<'a> Patience<'a> {
 
 /// `first × 2^(failures-1)`, at most `max`, less up to a quarter by chance so that many agents do not come back at once.
 fn backoff(options: &RegistryOptions, failures: u32) -> Duration {
-    let doubled = options.first_backoff.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(20))).min(options.max_backoff);
+    let doubled = options
+        .first_backoff
+        .saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(20)))
+        .min(options.max_backoff);
     let chance = (RandomState::new().hash_one(failures) % 256) as u32;
     doubled - doubled / 4 * chance / 256
 }
@@ -61,7 +69,12 @@ mod tests {
     use std::cell::Cell;
 
     fn options() -> RegistryOptions {
-        RegistryOptions { attempts: 3, first_backoff: Duration::from_millis(1), max_backoff: Duration::from_millis(2), ..RegistryOptions::default() }
+        RegistryOptions {
+            attempts: 3,
+            first_backoff: Duration::from_millis(1),
+            max_backoff: Duration::from_millis(2),
+            ..RegistryOptions::default()
+        }
     }
 
     fn broken() -> Error {
@@ -75,7 +88,11 @@ mod tests {
         let result = retrying(&options(), || async { if count() < 2 { Err(broken()) } else { Ok(5) } }).await;
         assert_eq!((result.unwrap(), calls.get()), (5, 3));
         calls.set(0);
-        let result: Result<(), _> = retrying(&options(), || async { count(); Err(broken()) }).await;
+        let result: Result<(), _> = retrying(&options(), || async {
+            count();
+            Err(broken())
+        })
+        .await;
         assert!(matches!(result, Err(Error::GaveUp { attempts: 3, .. })));
         assert_eq!(calls.get(), 3);
     }

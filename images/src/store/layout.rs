@@ -94,16 +94,31 @@ impl Layout {
     }
 
     /// Unpacks a layer from its blob, checks it, and puts it in its place. Nothing remains of it on an error. Blocks.
-    pub(super) fn install_layer(&self, blob: impl Read, expected: &Expected, limits: &UnpackLimits) -> Result<(), Error> {
+    pub(super) fn install_layer(
+        &self,
+        blob: impl Read,
+        expected: &Expected,
+        limits: &UnpackLimits,
+    ) -> Result<(), Error> {
         let diff_id = &expected.diff_id;
-        let staging = TempDir::new_in(self.staging()).map_err(Error::io("create a directory in", self.staging()))?;
+        let staging =
+            TempDir::new_in(self.staging()).map_err(Error::io("create a directory in", self.staging()))?;
         let root = staging.path().join("root");
         fs::create_dir(&root).map_err(Error::io("create the directory", &root))?;
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).map_err(Error::io("set the mode of", &root))?;
-        let unpacked = unpack_layer(blob, &root, expected, limits).map_err(|source| Error::Layer { layer: diff_id.clone(), source })?;
-        let record = LayerRecord { diff_id: diff_id.clone(), entries: unpacked.entries, bytes: unpacked.bytes, boot: self.boot.clone() };
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755))
+            .map_err(Error::io("set the mode of", &root))?;
+        let unpacked = unpack_layer(blob, &root, expected, limits)
+            .map_err(|source| Error::Layer { layer: diff_id.clone(), source })?;
+        let record = LayerRecord {
+            diff_id: diff_id.clone(),
+            entries: unpacked.entries,
+            bytes: unpacked.bytes,
+            boot: self.boot.clone(),
+        };
         let record_path = staging.path().join("layer.json");
-        let json = serde_json::to_vec(&record).map_err(io::Error::from).and_then(|json| fs::write(&record_path, json));
+        let json = serde_json::to_vec(&record)
+            .map_err(io::Error::from)
+            .and_then(|json| fs::write(&record_path, json));
         json.map_err(Error::io("write", &record_path))?;
 
         let place = self.layer_directory(diff_id);
@@ -143,7 +158,8 @@ impl Layout {
     pub(super) fn settle(&self) -> Result<(), Error> {
         let _one_at_a_time = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
         let layers = self.root.join("layers");
-        let unmarked: Vec<_> = entries(&layers)?.into_iter().filter(|layer| !layer.join("durable").exists()).collect();
+        let unmarked: Vec<_> =
+            entries(&layers)?.into_iter().filter(|layer| !layer.join("durable").exists()).collect();
         if unmarked.is_empty() {
             return Ok(());
         }
@@ -168,7 +184,11 @@ impl Layout {
     }
 
     /// The image that a name meant when it looked like `stamp`, if all of it is here.
-    pub(super) fn read_image(&self, name: &str, stamp: Option<&Stamp>) -> Option<(ReferenceRecord, ImageRecord)> {
+    pub(super) fn read_image(
+        &self,
+        name: &str,
+        stamp: Option<&Stamp>,
+    ) -> Option<(ReferenceRecord, ImageRecord)> {
         let reference: ReferenceRecord = records::read(&self.reference_path(name))?;
         if reference.name != name || reference.stamp.as_ref() != stamp {
             return None;
@@ -199,7 +219,8 @@ impl Layout {
                 continue;
             }
             // Without a lock file it died while it was made, which happens under the store's lock.
-            let is_alive = session.join("lock").exists() && lock(&session.join("lock"), FlockArg::LockExclusiveNonblock).is_err();
+            let is_alive = session.join("lock").exists()
+                && lock(&session.join("lock"), FlockArg::LockExclusiveNonblock).is_err();
             if !is_alive {
                 tracing::info!(session = %session.display(), "Removing what an interrupted process left in the image store.");
                 remove(&session)?;
@@ -219,7 +240,8 @@ impl Layout {
             }
             tracing::warn!(layer = %layer.display(), "Removing a layer that was not on disk for certain when the machine went down.");
             // First out of sight, so that a removal that is interrupted leaves no part of a layer in its place.
-            let aside = TempDir::new_in(self.staging()).map_err(Error::io("create a directory in", self.staging()))?;
+            let aside = TempDir::new_in(self.staging())
+                .map_err(Error::io("create a directory in", self.staging()))?;
             fs::rename(&layer, aside.path().join("layer")).map_err(Error::io("move aside", &layer))?;
             remove(aside.path())?;
         }
@@ -232,7 +254,10 @@ impl Layout {
 impl Session {
     fn create(staging: &Path) -> Result<Self, Error> {
         let prefix = format!("{}-", std::process::id());
-        let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(staging).map_err(Error::io("create a directory in", staging))?;
+        let directory = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir_in(staging)
+            .map_err(Error::io("create a directory in", staging))?;
         let lock = lock(&directory.path().join("lock"), FlockArg::LockExclusiveNonblock)?;
         Ok(Self { directory: directory.keep(), _lock: lock })
     }
@@ -249,7 +274,12 @@ impl Drop for Session {
 impl Stamp {
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
-        Ok(Self { bytes: metadata.len(), modified_seconds: metadata.mtime(), modified_nanos: metadata.mtime_nsec(), inode: metadata.ino() })
+        Ok(Self {
+            bytes: metadata.len(),
+            modified_seconds: metadata.mtime(),
+            modified_nanos: metadata.mtime_nsec(),
+            inode: metadata.ino(),
+        })
     }
 }
 
@@ -261,12 +291,19 @@ fn file_name(digest: &Digest) -> String {
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let read = || fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
+    let read = || {
+        fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()
+    };
     read().map_err(Error::io("read the directory", directory))
 }
 
 fn lock(path: &Path, how: FlockArg) -> Result<Flock<File>, Error> {
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(Error::io("open", path))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(Error::io("open", path))?;
     Flock::lock(file, how).map_err(|(_, errno)| Error::io("lock", path)(errno.into()))
 }
 

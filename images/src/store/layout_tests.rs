@@ -55,7 +55,8 @@ fn a_link_taken_by_another_layer_makes_a_longer_one() {
     let temp = tempfile::tempdir().unwrap();
     let layout = Layout::open(temp.path()).unwrap();
     let id = install(&layout);
-    std::os::unix::fs::symlink("../layers/other/root", temp.path().join("l").join(&id.hex()[..SHORT])).unwrap();
+    std::os::unix::fs::symlink("../layers/other/root", temp.path().join("l").join(&id.hex()[..SHORT]))
+        .unwrap();
     let path = layout.layer_path(&id).unwrap().path;
     assert_eq!(path.file_name().unwrap().len(), 2 * SHORT);
     assert!(path.is_dir());
@@ -104,8 +105,14 @@ fn an_image_counts_only_with_all_its_layers_and_the_same_stamp() {
     let layout = Layout::open(temp.path()).unwrap();
     let layer = install(&layout);
     let stamp = Stamp::of(&temp.path().join("lock")).unwrap();
-    let image = ImageRecord { id: diff_id("config"), diff_ids: vec![layer.clone()], config: ImageConfig::default() };
-    let reference = ReferenceRecord { name: "a".into(), image: image.id.clone(), manifest: None, stamp: Some(stamp.clone()) };
+    let image =
+        ImageRecord { id: diff_id("config"), diff_ids: vec![layer.clone()], config: ImageConfig::default() };
+    let reference = ReferenceRecord {
+        name: "a".into(),
+        image: image.id.clone(),
+        manifest: None,
+        stamp: Some(stamp.clone()),
+    };
     layout.write_image(&image, &reference).unwrap();
     assert_eq!(layout.read_image("a", Some(&stamp)), Some((reference.clone(), image)));
     assert_eq!(layout.read_image("a", None), None);

@@ -102,7 +102,16 @@ impl ImageStore {
         let layout = Layout::open(root)?;
         let client = RegistryClient::new(options.registry_options.clone());
         let turns = Semaphore::new(options.parallel_layers.max(1));
-        Ok(Self { inner: Arc::new(Inner { options, layout, client, images: Flights::new(), layers: Flights::new(), turns }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                options,
+                layout,
+                client,
+                images: Flights::new(),
+                layers: Flights::new(),
+                turns,
+            }),
+        })
     }
 
     /// Makes the image available: finds it, fetches the layers that the store lacks, and remembers it by its name.
@@ -130,7 +139,10 @@ impl ImageStore {
     /// When the store's directory cannot be read.
     pub fn list(&self) -> Result<Vec<StoredImage>, Error> {
         let records = self.inner.layout.references()?;
-        let mut images: Vec<_> = records.into_iter().map(|record| StoredImage { name: record.name, id: record.image, manifest: record.manifest }).collect();
+        let mut images: Vec<_> = records
+            .into_iter()
+            .map(|record| StoredImage { name: record.name, id: record.image, manifest: record.manifest })
+            .collect();
         images.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(images)
     }
@@ -146,7 +158,8 @@ impl Default for StoreOptions {
             registry_options: RegistryOptions::default(),
             limits: UnpackLimits::default(),
             platform: Platform::host(),
-            parallel_layers: std::thread::available_parallelism().map_or(3, |processors| processors.get().max(3)),
+            parallel_layers: std::thread::available_parallelism()
+                .map_or(3, |processors| processors.get().max(3)),
         }
     }
 }

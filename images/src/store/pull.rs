@@ -57,13 +57,22 @@ enum LayerSource {
     Local(LocalLayer),
 }
 
-pub(super) async fn pull(store: Arc<Inner>, reference: &Reference, options: PullOptions) -> Result<Arc<Image>, SharedError> {
+pub(super) async fn pull(
+    store: Arc<Inner>,
+    reference: &Reference,
+    options: PullOptions,
+) -> Result<Arc<Image>, SharedError> {
     let key = FlightKey { reference: reference.clone(), cached: options.cached };
-    let seat = store.images.join(key.clone(), options.progress, |hub| pull_image(store.clone(), key.clone(), hub));
+    let seat =
+        store.images.join(key.clone(), options.progress, |hub| pull_image(store.clone(), key.clone(), hub));
     seat.arrive().await
 }
 
-async fn pull_image(store: Arc<Inner>, key: FlightKey, hub: Arc<ProgressHub>) -> Result<Arc<Image>, SharedError> {
+async fn pull_image(
+    store: Arc<Inner>,
+    key: FlightKey,
+    hub: Arc<ProgressHub>,
+) -> Result<Arc<Image>, SharedError> {
     let origin = Arc::new(locate(&store, &key.reference).await?);
     if key.cached
         && let Some(image) = remembered(&store, &origin).await?
@@ -75,7 +84,10 @@ async fn pull_image(store: Arc<Inner>, key: FlightKey, hub: Arc<ProgressHub>) ->
     for layer in &layers {
         hub.report(layer.progress(0, Phase::Waiting));
     }
-    stream::iter(layers.into_iter().map(|layer| ensure_layer(&store, layer, &hub))).buffer_unordered(store.options.parallel_layers.max(1)).try_collect::<()>().await?;
+    stream::iter(layers.into_iter().map(|layer| ensure_layer(&store, layer, &hub)))
+        .buffer_unordered(store.options.parallel_layers.max(1))
+        .try_collect::<()>()
+        .await?;
     let image = remember(&store, &origin, resolved).await?;
     // Not waited for, and nothing depends on it but how much is left after a power failure.
     let settling = store.clone();
@@ -92,7 +104,9 @@ async fn pull_image(store: Arc<Inner>, key: FlightKey, hub: Arc<ProgressHub>) ->
 
 async fn locate(store: &Arc<Inner>, reference: &Reference) -> Result<Origin, Error> {
     match (reference, &store.options.registry) {
-        (Reference::Named(name), RegistryLocation::Remote(default)) => Ok(Origin::Remote(name.resolve(default))),
+        (Reference::Named(name), RegistryLocation::Remote(default)) => {
+            Ok(Origin::Remote(name.resolve(default)))
+        }
         (Reference::Named(name), RegistryLocation::Directory(directory)) => {
             let (name, directory) = (name.clone(), directory.clone());
             blocking(move || find_in_directory(&name, &directory)).await
@@ -107,13 +121,25 @@ async fn locate(store: &Arc<Inner>, reference: &Reference) -> Result<Origin, Err
 /// Mesos' local puller takes `NAME:TAG.tar`, named as the task names the image; compressed archives and OCI layouts
 /// in the same place are taken too. An image that names a registry and is not there comes from that registry.
 fn find_in_directory(name: &NamedReference, directory: &Path) -> Result<Origin, Error> {
-    let (written, untagged) = (name.to_string(), format!("{}{}", name.registry().map(|registry| format!("{registry}/")).unwrap_or_default(), name.repository()));
+    let (written, untagged) = (
+        name.to_string(),
+        format!(
+            "{}{}",
+            name.registry().map(|registry| format!("{registry}/")).unwrap_or_default(),
+            name.repository()
+        ),
+    );
     let mut stems = vec![written, format!("{untagged}:{}", name.tag())];
     if name.tag() == "latest" {
         stems.push(untagged.clone());
     }
     stems.dedup();
-    let mut candidates: Vec<PathBuf> = stems.iter().flat_map(|stem| [".tar", ".tar.gz", ".tgz", ""].map(|suffix| directory.join(format!("{stem}{suffix}")))).collect();
+    let mut candidates: Vec<PathBuf> = stems
+        .iter()
+        .flat_map(|stem| {
+            [".tar", ".tar.gz", ".tgz", ""].map(|suffix| directory.join(format!("{stem}{suffix}")))
+        })
+        .collect();
     // A layout can hold all of a repository's tags.
     candidates.push(directory.join(&untagged));
     candidates.dedup();
@@ -179,12 +205,21 @@ async fn resolve(store: &Arc<Inner>, origin: &Arc<Origin>) -> Result<(Resolved, 
     let (resolved, layers): (Resolved, Vec<(u64, LayerSource)>) = match &**origin {
         Origin::Remote(image) => {
             let (resolved, blobs) = store.client.resolve(image, &store.options.platform).await?;
-            (resolved, blobs.into_iter().map(|blob| (blob.size, LayerSource::Remote { image: image.clone(), blob })).collect())
+            (
+                resolved,
+                blobs
+                    .into_iter()
+                    .map(|blob| (blob.size, LayerSource::Remote { image: image.clone(), blob }))
+                    .collect(),
+            )
         }
         Origin::Local { .. } => {
             let (store, origin) = (store.clone(), origin.clone());
             let local = blocking(move || open_archive(&store, &origin)).await?;
-            (local.resolved, local.layers.into_iter().map(|layer| (layer.size(), LayerSource::Local(layer))).collect())
+            (
+                local.resolved,
+                local.layers.into_iter().map(|layer| (layer.size(), LayerSource::Local(layer))).collect(),
+            )
         }
     };
     let mut unique: Vec<Layer> = Vec::new();
@@ -205,7 +240,13 @@ fn open_archive(store: &Inner, origin: &Origin) -> Result<archive::LocalImage, E
         Choice::Named(reference) => Wanted::Named(reference),
         Choice::Called(name) => Wanted::Called(name),
     };
-    archive::open(path, wanted, &store.options.platform, store.layout.staging(), store.options.limits.max_bytes)
+    archive::open(
+        path,
+        wanted,
+        &store.options.platform,
+        store.layout.staging(),
+        store.options.limits.max_bytes,
+    )
 }
 
 // === its layers ===
@@ -219,7 +260,9 @@ async fn ensure_layer(store: &Arc<Inner>, layer: Layer, hub: &Arc<ProgressHub>) 
         }
         let hub = hub.clone();
         let watcher: ProgressFn = Arc::new(move |progress| hub.report(progress));
-        let seat = store.layers.join(layer.diff_id.clone(), Some(watcher), |layer_hub| fetch_layer(store.clone(), layer.clone(), layer_hub));
+        let seat = store.layers.join(layer.diff_id.clone(), Some(watcher), |layer_hub| {
+            fetch_layer(store.clone(), layer.clone(), layer_hub)
+        });
         let mine = seat.first;
         match seat.arrive().await {
             Ok(()) => return Ok(()),
@@ -243,7 +286,9 @@ async fn fetch_layer(store: Arc<Inner>, layer: Layer, hub: Arc<ProgressHub>) -> 
             // About a hundred reports a layer, and one for each 4 MiB of a large one.
             if done == layer.size || done - reported >= (layer.size / 100).min(4 << 20) {
                 reported = done;
-                hub.report(layer.progress(done, if done == layer.size { Phase::Unpacking } else { Phase::Fetching }));
+                hub.report(
+                    layer.progress(done, if done == layer.size { Phase::Unpacking } else { Phase::Fetching }),
+                );
             }
         }
     };
@@ -255,24 +300,42 @@ async fn fetch_layer(store: Arc<Inner>, layer: Layer, hub: Arc<ProgressHub>) -> 
     Ok(())
 }
 
-async fn fetch_remote(store: &Arc<Inner>, layer: &Layer, image: &RemoteImage, blob: &Descriptor, report: impl FnMut(u64) + Send) -> Result<(), Error> {
+async fn fetch_remote(
+    store: &Arc<Inner>,
+    layer: &Layer,
+    image: &RemoteImage,
+    blob: &Descriptor,
+    report: impl FnMut(u64) + Send,
+) -> Result<(), Error> {
     let (pieces, reader) = blob_channel();
     let expected = Expected { diff_id: layer.diff_id.clone(), blob: Some((blob.digest.clone(), blob.size)) };
     let installing = store.clone();
-    let install = blocking(move || installing.layout.install_layer(reader, &expected, &installing.options.limits));
+    let install =
+        blocking(move || installing.layout.install_layer(reader, &expected, &installing.options.limits));
     let (fetched, installed) = tokio::join!(store.client.fetch_blob(image, blob, pieces, report), install);
     // When the network failed, the other side only knows that the stream ended.
     fetched.and(installed)
 }
 
-async fn fetch_local(store: &Arc<Inner>, layer: &Layer, local: LocalLayer, report: impl FnMut(u64) + Send + 'static) -> Result<(), Error> {
+async fn fetch_local(
+    store: &Arc<Inner>,
+    layer: &Layer,
+    local: LocalLayer,
+    report: impl FnMut(u64) + Send + 'static,
+) -> Result<(), Error> {
     let given_up = GivenUp::default();
     let flag = given_up.0.clone();
     let expected = Expected { diff_id: layer.diff_id.clone(), blob: local.blob.clone() };
     let store = store.clone();
     blocking(move || {
-        let blob = local.open().map_err(Error::io("open the archive of layer", Path::new(expected.diff_id.as_str())))?;
-        store.layout.install_layer(Watched { inner: blob, given_up: flag, done: 0, report }, &expected, &store.options.limits)
+        let blob = local
+            .open()
+            .map_err(Error::io("open the archive of layer", Path::new(expected.diff_id.as_str())))?;
+        store.layout.install_layer(
+            Watched { inner: blob, given_up: flag, done: 0, report },
+            &expected,
+            &store.options.limits,
+        )
     })
     .await
 }
@@ -330,7 +393,12 @@ async fn remember(store: &Arc<Inner>, origin: &Arc<Origin>, resolved: Resolved) 
     let (store, origin) = (store.clone(), origin.clone());
     blocking(move || {
         let image = ImageRecord { id: resolved.id, diff_ids: resolved.diff_ids, config: resolved.config };
-        let reference = ReferenceRecord { name: origin.name(), image: image.id.clone(), manifest: resolved.manifest, stamp: origin.stamp().cloned() };
+        let reference = ReferenceRecord {
+            name: origin.name(),
+            image: image.id.clone(),
+            manifest: resolved.manifest,
+            stamp: origin.stamp().cloned(),
+        };
         store.layout.write_image(&image, &reference)?;
         assemble(&store, image, reference.manifest)
     })
@@ -338,11 +406,14 @@ async fn remember(store: &Arc<Inner>, origin: &Arc<Origin>, resolved: Resolved) 
 }
 
 fn assemble(store: &Inner, image: ImageRecord, manifest: Option<Digest>) -> Result<Arc<Image>, Error> {
-    let layers = image.diff_ids.iter().map(|diff_id| store.layout.layer_path(diff_id)).collect::<Result<_, _>>()?;
+    let layers =
+        image.diff_ids.iter().map(|diff_id| store.layout.layer_path(diff_id)).collect::<Result<_, _>>()?;
     Ok(Arc::new(Image { id: image.id, manifest, layers, config: image.config }))
 }
 
 /// Runs what blocks on a thread for it.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::Worker { reason: error.to_string() }))
 }

@@ -86,5 +86,9 @@ pub(super) fn write(record: &impl Serialize, staging: &Path, path: &Path) -> Res
 
 /// Creates a directory that only its owner can enter: layers hold setuid programs.
 pub(super) fn create_private(path: &Path) -> Result<(), Error> {
-    DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(Error::io("create the directory", path))
+    DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(path)
+        .map_err(Error::io("create the directory", path))
 }

@@ -30,7 +30,10 @@ impl<R: Read> Inflated<R> {
         let mut start = Vec::with_capacity(8);
         input.by_ref().take(6).read_to_end(&mut start)?;
         if start.starts_with(BZIP2) || start.starts_with(XZ) {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "it is compressed by bzip2 or xz; gzip, zstd or no compression is expected"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "it is compressed by bzip2 or xz; gzip, zstd or no compression is expected",
+            ));
         }
         let (gzip, zstd) = (start.starts_with(GZIP), start.starts_with(ZSTD));
         let peeked = BufReader::with_capacity(BUFFER, Cursor::new(start).chain(input));

@@ -5,6 +5,7 @@
 //! gets the directory only when both digests and the size are right; until then it is in a staging place.
 
 pub(crate) mod compression;
+mod metadata;
 pub(crate) mod tar;
 mod tree;
 
@@ -47,7 +48,9 @@ pub enum UnpackError {
         name: String,
     },
     /// A name with a symbolic link, or a file, in the place of a directory.
-    #[error("the name '{name}' leads through a symbolic link or a file; all its parents must be directories of the layer")]
+    #[error(
+        "the name '{name}' leads through a symbolic link or a file; all its parents must be directories of the layer"
+    )]
     NotThroughDirectories {
         /// The name.
         name: String,
@@ -152,11 +155,18 @@ impl Default for UnpackLimits {
 /// Unpacks `blob` into the empty directory `root` and checks it against `expected`.
 ///
 /// On an error `root` holds part of the layer, and must be thrown away.
-pub(crate) fn unpack_layer(blob: impl Read, root: &Path, expected: &Expected, limits: &UnpackLimits) -> Result<Unpacked, UnpackError> {
+pub(crate) fn unpack_layer(
+    blob: impl Read,
+    root: &Path,
+    expected: &Expected,
+    limits: &UnpackLimits,
+) -> Result<Unpacked, UnpackError> {
     let blob_hasher = expected.blob.as_ref().map_or_else(Hasher::sha256, |(digest, _)| digest.hasher());
     let inflated = Inflated::new(HashingReader::new(blob, blob_hasher)).map_err(UnpackError::Stream)?;
-    let plain = HashingReader::new(Limited { inner: inflated, left: limits.max_bytes }, expected.diff_id.hasher());
-    let (entries, mut plain) = write_entries(TarReader::new(plain), root, limits).map_err(|error| limit_error(error, limits))?;
+    let plain =
+        HashingReader::new(Limited { inner: inflated, left: limits.max_bytes }, expected.diff_id.hasher());
+    let (entries, mut plain) =
+        write_entries(TarReader::new(plain), root, limits).map_err(|error| limit_error(error, limits))?;
 
     // What follows the archive's end belongs to the diff id, and what follows the last compressed frame to the blob's digest.
     let drained = io::copy(&mut plain, &mut io::sink());
@@ -168,12 +178,20 @@ pub(crate) fn unpack_layer(blob: impl Read, root: &Path, expected: &Expected, li
     let (blob_digest, blob_size) = blob.finish();
     check_blob(expected, blob_digest, blob_size)?;
     if diff_id != expected.diff_id {
-        return Err(UnpackError::Digest { kind: "diff id", expected: expected.diff_id.clone(), actual: diff_id });
+        return Err(UnpackError::Digest {
+            kind: "diff id",
+            expected: expected.diff_id.clone(),
+            actual: diff_id,
+        });
     }
     Ok(Unpacked { entries, bytes })
 }
 
-fn write_entries<R: Read>(mut archive: TarReader<R>, root: &Path, limits: &UnpackLimits) -> Result<(u64, R), UnpackError> {
+fn write_entries<R: Read>(
+    mut archive: TarReader<R>,
+    root: &Path,
+    limits: &UnpackLimits,
+) -> Result<(u64, R), UnpackError> {
     let mut tree = Tree::open(root, limits.device_nodes)?;
     let mut entries = 0;
     while let Some(entry) = archive.next_entry()? {
@@ -196,7 +214,11 @@ fn check_blob(expected: &Expected, digest: Digest, size: u64) -> Result<(), Unpa
         return Err(UnpackError::Size { expected: *expected_size, actual: size });
     }
     if digest != *expected_digest {
-        return Err(UnpackError::Digest { kind: "digest", expected: expected_digest.clone(), actual: digest });
+        return Err(UnpackError::Digest {
+            kind: "digest",
+            expected: expected_digest.clone(),
+            actual: digest,
+        });
     }
     Ok(())
 }
@@ -222,7 +244,9 @@ impl<R: Read> Read for Limited<R> {
 /// Gives the error that [`Limited`] makes its proper name.
 fn limit_error(error: UnpackError, limits: &UnpackLimits) -> UnpackError {
     match error {
-        UnpackError::Stream(source) if source.get_ref().is_some_and(|inner| inner.is::<LimitReached>()) => UnpackError::TooLarge { limit: limits.max_bytes },
+        UnpackError::Stream(source) if source.get_ref().is_some_and(|inner| inner.is::<LimitReached>()) => {
+            UnpackError::TooLarge { limit: limits.max_bytes }
+        }
         other => other,
     }
 }

@@ -111,7 +111,10 @@ impl<R: Read> TarReader<R> {
             if !matches!(kind, b'x' | b'g' | b'L' | b'K') {
                 return self.member(&header, extensions).map(Some);
             }
-            let size = header.number(SIZE).and_then(|size| u64::try_from(size).ok()).ok_or_else(|| malformed("a header has no valid size"))?;
+            let size = header
+                .number(SIZE)
+                .and_then(|size| u64::try_from(size).ok())
+                .ok_or_else(|| malformed("a header has no valid size"))?;
             extension_bytes += size.min(MAX_EXTENSION + 1);
             if extension_bytes > MAX_EXTENSION {
                 return Err(malformed("a member's extension headers are larger than 1 MiB"));
@@ -142,22 +145,38 @@ impl<R: Read> TarReader<R> {
         let path = extensions.path.unwrap_or_else(|| header.path());
         let wrong = |what: &str| malformed_name(&format!("has no valid {what}"), &path);
         let unsigned = |extended: Option<u64>, field, what| {
-            extended.or_else(|| header.number(field).and_then(|number| u64::try_from(number).ok())).ok_or_else(|| wrong(what))
+            extended
+                .or_else(|| header.number(field).and_then(|number| u64::try_from(number).ok()))
+                .ok_or_else(|| wrong(what))
         };
-        let narrow = |extended, field, what| unsigned(extended, field, what).and_then(|number| u32::try_from(number).map_err(|_| wrong(what)));
-        let link = |extended: Option<Vec<u8>>| extended.unwrap_or_else(|| until_nul(header.field(LINK)).to_vec());
+        let narrow = |extended, field, what| {
+            unsigned(extended, field, what).and_then(|number| u32::try_from(number).map_err(|_| wrong(what)))
+        };
+        let link =
+            |extended: Option<Vec<u8>>| extended.unwrap_or_else(|| until_nul(header.field(LINK)).to_vec());
         let kind = match header.kind() {
             // Before POSIX a directory was a file whose name ends in a slash.
             b'0' | 0 | b'7' if path.ends_with(b"/") => Kind::Directory,
             b'0' | 0 | b'7' => Kind::File { size: unsigned(extensions.size, SIZE, "size")? },
             b'1' => Kind::HardLink { target: link(extensions.link) },
             b'2' => Kind::Symlink { target: link(extensions.link) },
-            b'3' => Kind::CharDevice { major: narrow(None, MAJOR, "device number")?, minor: narrow(None, MINOR, "device number")? },
-            b'4' => Kind::BlockDevice { major: narrow(None, MAJOR, "device number")?, minor: narrow(None, MINOR, "device number")? },
+            b'3' => Kind::CharDevice {
+                major: narrow(None, MAJOR, "device number")?,
+                minor: narrow(None, MINOR, "device number")?,
+            },
+            b'4' => Kind::BlockDevice {
+                major: narrow(None, MAJOR, "device number")?,
+                minor: narrow(None, MINOR, "device number")?,
+            },
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
             b'S' => return Err(malformed_name("is stored as a sparse file, which is not supported", &path)),
-            other => return Err(malformed_name(&format!("is of the unknown type {:?}", char::from(other)), &path)),
+            other => {
+                return Err(malformed_name(
+                    &format!("is of the unknown type {:?}", char::from(other)),
+                    &path,
+                ));
+            }
         };
         // Only files have content, but some writers give other members a size (a hard link that of its file) without content.
         self.begin_content(match kind {
@@ -169,9 +188,20 @@ impl<R: Read> TarReader<R> {
             Some(time) => time,
             None => Time { seconds: seconds()?, nanos: 0 },
         };
-        let owner = |extended, field| narrow(extended, field, "owner").and_then(|id| if id == u32::MAX { Err(wrong("owner")) } else { Ok(id) });
+        let owner = |extended, field| {
+            narrow(extended, field, "owner")
+                .and_then(|id| if id == u32::MAX { Err(wrong("owner")) } else { Ok(id) })
+        };
         let (uid, gid) = (owner(extensions.uid, UID)?, owner(extensions.gid, GID)?);
-        Ok(Entry { kind, mode: narrow(None, MODE, "mode")? & 0o7777, uid, gid, modified, xattrs: extensions.xattrs, path })
+        Ok(Entry {
+            kind,
+            mode: narrow(None, MODE, "mode")? & 0o7777,
+            uid,
+            gid,
+            modified,
+            xattrs: extensions.xattrs,
+            path,
+        })
     }
 
     /// The next header block, or `None` at the end: two blocks of zeros by the book, one or none in practice.
@@ -209,7 +239,8 @@ impl<R: Read> TarReader<R> {
     }
 
     fn skip_content(&mut self) -> Result<(), UnpackError> {
-        let mut left = std::mem::take(&mut self.content_left).saturating_add(std::mem::take(&mut self.padding));
+        let mut left =
+            std::mem::take(&mut self.content_left).saturating_add(std::mem::take(&mut self.padding));
         let mut scratch = [0; 8192];
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(scratch.len());
@@ -280,16 +311,28 @@ impl Header {
     fn number(&self, range: Range<usize>) -> Option<i64> {
         let field = self.field(range);
         if field[0] & 0x80 != 0 {
-            let first = if field[0] & 0x40 != 0 { i64::from(field[0]) - 0x100 } else { i64::from(field[0] & 0x7f) };
-            return field[1..].iter().try_fold(first, |number, byte| number.checked_mul(256)?.checked_add(i64::from(*byte)));
+            let first =
+                if field[0] & 0x40 != 0 { i64::from(field[0]) - 0x100 } else { i64::from(field[0] & 0x7f) };
+            return field[1..]
+                .iter()
+                .try_fold(first, |number, byte| number.checked_mul(256)?.checked_add(i64::from(*byte)));
         }
         let digits = std::str::from_utf8(until_nul(field)).ok()?.trim_matches(' ');
-        if digits.is_empty() { Some(0) } else { i64::from_str_radix(digits, 8).ok().filter(|number| *number >= 0) }
+        if digits.is_empty() {
+            Some(0)
+        } else {
+            i64::from_str_radix(digits, 8).ok().filter(|number| *number >= 0)
+        }
     }
 
     /// The sum of all bytes with the checksum's own taken as blanks; old writers added signed bytes.
     fn has_right_checksum(&self) -> bool {
-        let bytes = || self.block.iter().enumerate().map(|(index, byte)| if CHECKSUM.contains(&index) { b' ' } else { *byte });
+        let bytes = || {
+            self.block
+                .iter()
+                .enumerate()
+                .map(|(index, byte)| if CHECKSUM.contains(&index) { b' ' } else { *byte })
+        };
         let unsigned: i64 = bytes().map(i64::from).sum();
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
         self.number(CHECKSUM).is_some_and(|sum| sum == unsigned || sum == signed)
@@ -302,24 +345,36 @@ impl Extensions {
     /// Applies PAX records: `LENGTH KEY=VALUE\n`, where the length counts itself and a value may hold any byte.
     fn apply_pax(&mut self, mut records: &[u8]) -> Result<(), UnpackError> {
         while !records.is_empty() {
-            let (record, rest) = split_record(records).ok_or_else(|| malformed("a PAX record's length is wrong"))?;
+            let (record, rest) =
+                split_record(records).ok_or_else(|| malformed("a PAX record's length is wrong"))?;
             records = rest;
-            let (key, value) = split_once(record, b'=').ok_or_else(|| malformed("a PAX record has no '='"))?;
+            let (key, value) =
+                split_once(record, b'=').ok_or_else(|| malformed("a PAX record has no '='"))?;
             self.apply_record(key, value)?;
         }
         Ok(())
     }
 
     fn apply_record(&mut self, key: &[u8], value: &[u8]) -> Result<(), UnpackError> {
-        let number = || std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok()).ok_or_else(|| malformed("a PAX record's number is wrong"));
+        let number = || {
+            std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse::<u64>().ok())
+                .ok_or_else(|| malformed("a PAX record's number is wrong"))
+        };
         match key {
             b"path" => self.path = Some(value.to_vec()),
             b"linkpath" => self.link = Some(value.to_vec()),
             b"size" => self.size = Some(number()?),
             b"uid" => self.uid = Some(number()?),
             b"gid" => self.gid = Some(number()?),
-            b"mtime" => self.modified = Some(parse_time(value).ok_or_else(|| malformed("a PAX record's time is wrong"))?),
-            _ if key.starts_with(b"GNU.sparse.") => return Err(malformed("it holds sparse files, which are not supported")),
+            b"mtime" => {
+                self.modified =
+                    Some(parse_time(value).ok_or_else(|| malformed("a PAX record's time is wrong"))?)
+            }
+            _ if key.starts_with(b"GNU.sparse.") => {
+                return Err(malformed("it holds sparse files, which are not supported"));
+            }
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.")
                     && !name.is_empty()
@@ -375,143 +430,5 @@ fn malformed_name(reason: &str, path: &[u8]) -> UnpackError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ::tar::{EntryType, Header};
-    use proptest::prelude::*;
-
-    fn read_all(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, UnpackError> {
-        let mut reader = TarReader::new(bytes);
-        let mut all = Vec::new();
-        while let Some(entry) = reader.next_entry()? {
-            let mut content = Vec::new();
-            reader.read_to_end(&mut content).map_err(UnpackError::Stream)?;
-            all.push((entry, content));
-        }
-        Ok(all)
-    }
-
-    fn file(name: &str, content: &[u8]) -> (Header, Vec<u8>) {
-        let mut header = Header::new_ustar();
-        header.set_path(name).unwrap();
-        header.set_mode(0o4755);
-        header.set_uid(1000);
-        header.set_gid(100);
-        header.set_mtime(1_600_000_000);
-        header.set_size(content.len() as u64);
-        header.set_cksum();
-        (header, content.to_vec())
-    }
-
-    fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
-        let body = key.len() + value.len() + 3;
-        let mut length = body + 1;
-        while body + length.to_string().len() != length {
-            length = body + length.to_string().len();
-        }
-        [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
-    }
-
-    fn pax(records: &[(&str, &[u8])]) -> (Header, Vec<u8>) {
-        let content = records.iter().flat_map(|(key, value)| pax_record(key, value)).collect::<Vec<_>>();
-        let (mut header, content) = file("pax", &content);
-        header.set_entry_type(EntryType::XHeader);
-        header.set_cksum();
-        (header, content)
-    }
-
-    fn archive(members: &[(Header, Vec<u8>)]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (header, content) in members {
-            bytes.extend_from_slice(header.as_bytes());
-            bytes.extend_from_slice(content);
-            bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
-        }
-        bytes.resize(bytes.len() + 2 * BLOCK, 0);
-        bytes
-    }
-
-    #[test]
-    fn pax_values_may_hold_newlines_and_zeros() {
-        let capability = [1, 0, 0, 2, b'\n', 0, 0, b'='];
-        let bytes = archive(&[
-            pax(&[("SCHILY.xattr.security.capability", &capability), ("mtime", b"1600000000.25"), ("path", b"a/very/long/name"), ("uid", b"3000000")]),
-            file("short", b"hello"),
-        ]);
-        let all = read_all(&bytes).unwrap();
-        let (entry, content) = &all[0];
-        assert_eq!(entry.path, b"a/very/long/name");
-        assert_eq!(entry.xattrs, [(b"security.capability".to_vec(), capability.to_vec())]);
-        assert_eq!(entry.modified, Time { seconds: 1_600_000_000, nanos: 250_000_000 });
-        assert_eq!((entry.mode, entry.uid, entry.gid), (0o4755, 3_000_000, 100));
-        assert_eq!(content, b"hello");
-    }
-
-    #[test]
-    fn times_before_1970_are_understood() {
-        assert_eq!(parse_time(b"-1.5"), Some(Time { seconds: -2, nanos: 500_000_000 }));
-        assert_eq!(parse_time(b"12"), Some(Time { seconds: 12, nanos: 0 }));
-        assert_eq!(parse_time(b"0.1234567899"), Some(Time { seconds: 0, nanos: 123_456_789 }));
-        assert_eq!(parse_time(b"1.x"), None);
-    }
-
-    #[test]
-    fn archives_that_end_early_or_lie_are_refused() {
-        let whole = archive(&[file("a", &[7; 1000])]);
-        assert!(read_all(&whole[..100]).is_err());
-        assert!(read_all(&whole[..BLOCK + 10]).is_err());
-        let mut damaged = whole.clone();
-        damaged[0] ^= 1;
-        assert!(read_all(&damaged).unwrap_err().to_string().contains("checksum"));
-        let (mut huge, _) = pax(&[]);
-        huge.set_size(1 << 40);
-        huge.set_cksum();
-        assert!(read_all(huge.as_bytes()).unwrap_err().to_string().contains("1 MiB"));
-        // The trailer may be missing: Go's reader, and so Docker, takes such an archive.
-        assert_eq!(read_all(&whole[..whole.len() - 2 * BLOCK]).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn numbers_are_octal_or_binary() {
-        let number = |bytes: [u8; 8]| {
-            let mut block = [0; BLOCK];
-            block[UID].copy_from_slice(&bytes);
-            super::Header { block }.number(UID)
-        };
-        assert_eq!(number(*b"0001750\0"), Some(1000));
-        assert_eq!(number(*b"  1750 \0"), Some(1000));
-        assert_eq!(number([0; 8]), Some(0));
-        assert_eq!(number([0x80, 0, 0, 0, 0, 0x2d, 0xc6, 0xc0]), Some(3_000_000));
-        assert_eq!(number([0xff; 8]), Some(-1));
-        assert_eq!(number(*b"0000009\0"), None);
-        assert_eq!(number(*b"-000001\0"), None);
-    }
-
-    #[test]
-    fn extension_headers_are_limited_together() {
-        let some = pax(&[("comment", &[b'x'; 600_000])]);
-        let error = read_all(&archive(&[some.clone(), some, file("a", b"")])).unwrap_err();
-        assert!(error.to_string().contains("1 MiB"), "{error}");
-    }
-
-    #[test]
-    fn bad_pax_records_are_refused() {
-        for records in [&b"9999 a=b\n"[..], b"x", b"3 a\n", b"0 \n", b"-1 a=b\n", b"99999999999999999999999 a=b\n"] {
-            assert!(Extensions::default().apply_pax(records).is_err(), "{records:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn reading_never_panics(seed in proptest::collection::vec((0usize..3000, any::<u8>()), 0..20), noise in proptest::collection::vec(any::<u8>(), 0..2000)) {
-            let _ = read_all(&noise);
-            let mut bytes = archive(&[pax(&[("path", b"some/name"), ("size", b"5")]), file("a", b"hello"), file("b", &[1; 700])]);
-            for (at, byte) in seed {
-                let at = at % bytes.len();
-                bytes[at] = byte;
-            }
-            let _ = read_all(&bytes);
-            let _ = Extensions::default().apply_pax(&noise);
-        }
-    }
-}
+#[path = "tar_tests.rs"]
+mod tests;

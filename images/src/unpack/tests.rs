@@ -59,14 +59,16 @@ impl Tar {
         let root = temp.path().join("layer");
         fs::create_dir(&root).unwrap();
         let bytes = self.finish();
-        let expected = Expected { diff_id: Digest::of(&bytes), blob: Some((Digest::of(&bytes), bytes.len() as u64)) };
+        let expected =
+            Expected { diff_id: Digest::of(&bytes), blob: Some((Digest::of(&bytes), bytes.len() as u64)) };
         let result = unpack_layer(bytes.as_slice(), &root, &expected, limits);
         (temp, result)
     }
 
     fn refused(self) -> UnpackError {
         let (temp, result) = self.unpack(&UnpackLimits::default());
-        let outside: Vec<_> = fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let outside: Vec<_> =
+            fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(outside, ["layer"], "nothing is written beside the layer");
         result.unwrap_err()
     }
@@ -75,7 +77,10 @@ impl Tar {
 #[test]
 fn names_that_lead_outside_are_refused() {
     for name in ["../x", "a/../../x", "/etc/x", "..", "a/..", "./../x", "/"] {
-        assert!(matches!(Tar::default().file(name, b"evil").refused(), UnpackError::Outside { .. }), "{name}");
+        assert!(
+            matches!(Tar::default().file(name, b"evil").refused(), UnpackError::Outside { .. }),
+            "{name}"
+        );
         assert!(matches!(Tar::default().symlink(name, "x").refused(), UnpackError::Outside { .. }), "{name}");
     }
     assert!(matches!(Tar::default().file("", b"evil").refused(), UnpackError::Outside { .. }));
@@ -89,18 +94,42 @@ fn nothing_is_written_through_a_symbolic_link() {
     let outside = temp.path().to_str().unwrap();
     for target in [outside, "..", ".", "/"] {
         let links = || Tar::default().symlink("a", target);
-        assert!(matches!(links().file("a/x", b"evil").refused(), UnpackError::NotThroughDirectories { .. }), "{target}");
-        assert!(matches!(links().directory("a/x").refused(), UnpackError::NotThroughDirectories { .. }), "{target}");
-        assert!(matches!(links().file("a/.wh.x", b"").refused(), UnpackError::NotThroughDirectories { .. }), "{target}");
-        assert!(matches!(links().file("a/.wh..wh..opq", b"").refused(), UnpackError::NotThroughDirectories { .. }), "{target}");
-        assert!(matches!(links().file("b/c/x", b"").symlink("b/d", "../a").file("b/d/x", b"").refused(), UnpackError::NotThroughDirectories { .. }));
+        assert!(
+            matches!(links().file("a/x", b"evil").refused(), UnpackError::NotThroughDirectories { .. }),
+            "{target}"
+        );
+        assert!(
+            matches!(links().directory("a/x").refused(), UnpackError::NotThroughDirectories { .. }),
+            "{target}"
+        );
+        assert!(
+            matches!(links().file("a/.wh.x", b"").refused(), UnpackError::NotThroughDirectories { .. }),
+            "{target}"
+        );
+        assert!(
+            matches!(
+                links().file("a/.wh..wh..opq", b"").refused(),
+                UnpackError::NotThroughDirectories { .. }
+            ),
+            "{target}"
+        );
+        assert!(matches!(
+            links().file("b/c/x", b"").symlink("b/d", "../a").file("b/d/x", b"").refused(),
+            UnpackError::NotThroughDirectories { .. }
+        ));
     }
-    assert!(matches!(Tar::default().file("f", b"").file("f/x", b"").refused(), UnpackError::NotThroughDirectories { .. }));
+    assert!(matches!(
+        Tar::default().file("f", b"").file("f/x", b"").refused(),
+        UnpackError::NotThroughDirectories { .. }
+    ));
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
     // The link itself is replaced, and not what it points to.
     let victim = temp.path().join("victim");
     fs::write(&victim, "precious").unwrap();
-    let (unpacked, result) = Tar::default().symlink("a", victim.to_str().unwrap()).file("a", b"new").unpack(&UnpackLimits::default());
+    let (unpacked, result) = Tar::default()
+        .symlink("a", victim.to_str().unwrap())
+        .file("a", b"new")
+        .unpack(&UnpackLimits::default());
     result.unwrap();
     assert_eq!(fs::read_to_string(unpacked.path().join("layer/a")).unwrap(), "new");
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
@@ -111,12 +140,22 @@ fn hard_links_to_what_the_layer_lacks_are_refused() {
     assert!(matches!(Tar::default().hard_link("a", "../x").refused(), UnpackError::Outside { .. }));
     assert!(matches!(Tar::default().hard_link("a", "/etc/passwd").refused(), UnpackError::Outside { .. }));
     for target in ["missing", "missing/x", ".", "a"] {
-        assert!(matches!(Tar::default().hard_link("a", target).refused(), UnpackError::LinkTarget { .. }), "{target}");
+        assert!(
+            matches!(Tar::default().hard_link("a", target).refused(), UnpackError::LinkTarget { .. }),
+            "{target}"
+        );
     }
-    assert!(matches!(Tar::default().directory("d").hard_link("a", "d").refused(), UnpackError::LinkTarget { .. }));
-    assert!(matches!(Tar::default().symlink("l", "/etc").hard_link("a", "l/passwd").refused(), UnpackError::LinkTarget { .. }));
+    assert!(matches!(
+        Tar::default().directory("d").hard_link("a", "d").refused(),
+        UnpackError::LinkTarget { .. }
+    ));
+    assert!(matches!(
+        Tar::default().symlink("l", "/etc").hard_link("a", "l/passwd").refused(),
+        UnpackError::LinkTarget { .. }
+    ));
     // A hard link to a symbolic link is a second name of the link.
-    let (temp, result) = Tar::default().symlink("l", "/etc/passwd").hard_link("a", "l").unpack(&UnpackLimits::default());
+    let (temp, result) =
+        Tar::default().symlink("l", "/etc/passwd").hard_link("a", "l").unpack(&UnpackLimits::default());
     result.unwrap();
     assert_eq!(fs::read_link(temp.path().join("layer/a")).unwrap().to_str(), Some("/etc/passwd"));
 }
@@ -135,7 +174,10 @@ fn members_get_what_the_archive_says() {
     assert_eq!(result.unwrap().entries, 7);
     let layer = temp.path().join("layer");
     let file = layer.join("d/file").metadata().unwrap();
-    assert_eq!((file.uid(), file.gid(), file.mode() & 0o7777, file.mtime(), file.nlink()), (1000, 1000, 0o644, 1_600_000_000, 2));
+    assert_eq!(
+        (file.uid(), file.gid(), file.mode() & 0o7777, file.mtime(), file.nlink()),
+        (1000, 1000, 0o644, 1_600_000_000, 2)
+    );
     assert_eq!(layer.join("d").metadata().unwrap().mtime(), 1_600_000_000);
     let link = layer.join("d/link").symlink_metadata().unwrap();
     assert_eq!((link.uid(), link.mtime()), (1000, 1_600_000_000));
@@ -148,7 +190,8 @@ fn members_get_what_the_archive_says() {
 }
 
 fn is_whiteout(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_char_device() && metadata.rdev() == 0)
+    path.symlink_metadata()
+        .is_ok_and(|metadata| metadata.file_type().is_char_device() && metadata.rdev() == 0)
 }
 
 fn is_opaque(path: &Path) -> bool {
@@ -177,7 +220,11 @@ fn whiteouts_take_overlays_form() {
     let layer = temp.path().join("layer");
     assert!(is_whiteout(&layer.join("d/gone")));
     assert!(is_opaque(&layer.join("o")) && !is_opaque(&layer.join("d")));
-    assert!(is_opaque(&layer.join("replaced")) && is_opaque(&layer.join("dir")) && is_opaque(&layer.join("parent")));
+    assert!(
+        is_opaque(&layer.join("replaced"))
+            && is_opaque(&layer.join("dir"))
+            && is_opaque(&layer.join("parent"))
+    );
     assert_eq!(fs::read(layer.join("own")).unwrap(), b"kept");
     assert_eq!(fs::read(layer.join("file")).unwrap(), b"new");
     assert!(layer.join("parent/child").is_file());
@@ -194,7 +241,8 @@ fn odd_whiteouts_are_refused() {
 fn an_image_cannot_direct_overlayfs() {
     let mut tar = Tar::default();
     let record = |text: &str| format!("{} {text}\n", text.len() + 4);
-    let records = [record("SCHILY.xattr.trusted.overlay.redirect=/x"), record("SCHILY.xattr.user.note=fine")].concat();
+    let records =
+        [record("SCHILY.xattr.trusted.overlay.redirect=/x"), record("SCHILY.xattr.user.note=fine")].concat();
     tar = tar.member(EntryType::XHeader, "pax", "", records.as_bytes()).directory("d");
     let (temp, result) = tar.unpack(&UnpackLimits::default());
     result.unwrap();
@@ -226,12 +274,22 @@ fn later_members_replace_earlier_ones() {
 #[test]
 fn limits_hold() {
     let limits = UnpackLimits { max_entries: 3, max_bytes: 100_000, device_nodes: DeviceNodes::Refuse };
-    let files = |count: usize| (0..count).fold(Tar::default(), |tar, index| tar.file(&format!("f{index}"), b""));
+    let files =
+        |count: usize| (0..count).fold(Tar::default(), |tar, index| tar.file(&format!("f{index}"), b""));
     assert!(files(3).unpack(&limits).1.is_ok());
     assert!(matches!(files(4).unpack(&limits).1, Err(UnpackError::TooManyEntries { limit: 3 })));
-    assert!(matches!(Tar::default().file("big", &[0; 200_000]).unpack(&limits).1, Err(UnpackError::TooLarge { .. })));
-    assert!(matches!(Tar::default().file("a", &[0; 60_000]).file("b", &[0; 60_000]).unpack(&limits).1, Err(UnpackError::TooLarge { .. })));
-    assert!(matches!(Tar::default().member(EntryType::Block, "sda", "", b"").unpack(&limits).1, Err(UnpackError::Device { .. })));
+    assert!(matches!(
+        Tar::default().file("big", &[0; 200_000]).unpack(&limits).1,
+        Err(UnpackError::TooLarge { .. })
+    ));
+    assert!(matches!(
+        Tar::default().file("a", &[0; 60_000]).file("b", &[0; 60_000]).unpack(&limits).1,
+        Err(UnpackError::TooLarge { .. })
+    ));
+    assert!(matches!(
+        Tar::default().member(EntryType::Block, "sda", "", b"").unpack(&limits).1,
+        Err(UnpackError::Device { .. })
+    ));
     assert!(Tar::default().member(EntryType::Fifo, "fifo", "", b"").unpack(&limits).1.is_ok());
 
     // A bomb: what follows the archive's end counts as well.
@@ -240,7 +298,10 @@ fn limits_hold() {
     let blob = zstd::encode_all(bomb.as_slice(), 3).unwrap();
     let temp = tempfile::tempdir().unwrap();
     let expected = Expected { diff_id: Digest::of(&bomb), blob: None };
-    assert!(matches!(unpack_layer(blob.as_slice(), temp.path(), &expected, &limits), Err(UnpackError::TooLarge { .. })));
+    assert!(matches!(
+        unpack_layer(blob.as_slice(), temp.path(), &expected, &limits),
+        Err(UnpackError::TooLarge { .. })
+    ));
 }
 
 #[test]
@@ -253,9 +314,18 @@ fn digests_and_sizes_are_checked() {
     };
     let right = (Digest::of(&blob), blob.len() as u64);
     assert!(unpack(&blob, Digest::of(&plain), right.clone()).is_ok());
-    assert!(matches!(unpack(&blob, Digest::of(b"x"), right.clone()), Err(UnpackError::Digest { kind: "diff id", .. })));
-    assert!(matches!(unpack(&blob, Digest::of(&plain), (Digest::of(b"x"), right.1)), Err(UnpackError::Digest { kind: "digest", .. })));
-    assert!(matches!(unpack(&blob, Digest::of(&plain), (right.0.clone(), right.1 + 1)), Err(UnpackError::Size { .. })));
+    assert!(matches!(
+        unpack(&blob, Digest::of(b"x"), right.clone()),
+        Err(UnpackError::Digest { kind: "diff id", .. })
+    ));
+    assert!(matches!(
+        unpack(&blob, Digest::of(&plain), (Digest::of(b"x"), right.1)),
+        Err(UnpackError::Digest { kind: "digest", .. })
+    ));
+    assert!(matches!(
+        unpack(&blob, Digest::of(&plain), (right.0.clone(), right.1 + 1)),
+        Err(UnpackError::Size { .. })
+    ));
     assert!(unpack(&blob[..blob.len() - 4], Digest::of(&plain), right).is_err());
 }
 

@@ -17,11 +17,13 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat, utimensat};
-use nix::sys::time::TimeSpec;
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev,
+    mkdirat, mknodat, utimensat,
+};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
-use xattr::FileExt as _;
 
+use super::metadata::{mode_of, set_opaque, set_open_metadata, time_spec, tolerate, wanted_xattrs};
 use super::tar::{Entry, Kind, Time};
 use super::{DeviceNodes, UnpackError};
 
@@ -58,7 +60,13 @@ impl Tree {
     pub(super) fn open(root: &Path, device_nodes: DeviceNodes) -> Result<Self, UnpackError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(root, flags, Mode::empty()).map_err(failed("open", root.as_os_str().as_bytes()))?;
-        Ok(Self { root, device_nodes, last_parent: None, directory_times: HashMap::new(), buffer: vec![0; COPY_BUFFER] })
+        Ok(Self {
+            root,
+            device_nodes,
+            last_parent: None,
+            directory_times: HashMap::new(),
+            buffer: vec![0; COPY_BUFFER],
+        })
     }
 
     /// Makes one member; `content` is read when it is a file.
@@ -86,8 +94,12 @@ impl Tree {
             Kind::Directory => place.make_directory(entry)?,
             Kind::Symlink { target } => place.make_symlink(entry, target)?,
             Kind::Fifo => place.make_node(entry, SFlag::S_IFIFO, 0)?,
-            Kind::CharDevice { major, minor } => place.make_device(entry, SFlag::S_IFCHR, *major, *minor, self.device_nodes)?,
-            Kind::BlockDevice { major, minor } => place.make_device(entry, SFlag::S_IFBLK, *major, *minor, self.device_nodes)?,
+            Kind::CharDevice { major, minor } => {
+                place.make_device(entry, SFlag::S_IFCHR, *major, *minor, self.device_nodes)?
+            }
+            Kind::BlockDevice { major, minor } => {
+                place.make_device(entry, SFlag::S_IFBLK, *major, *minor, self.device_nodes)?
+            }
             Kind::HardLink { .. } => {}
         }
         if matches!(entry.kind, Kind::Directory) {
@@ -102,7 +114,9 @@ impl Tree {
             let spec = time_spec(*time);
             // A member that came later may have taken a directory's place.
             match open_beneath(&self.root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
-                Ok(directory) => futimens(directory, &spec, &spec).map_err(failed("set the time of", path))?,
+                Ok(directory) => {
+                    futimens(directory, &spec, &spec).map_err(failed("set the time of", path))?
+                }
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
                 Err(error) => return Err(failed("open", path)(error)),
             }
@@ -146,7 +160,13 @@ impl Tree {
         }
     }
 
-    fn add_hard_link(&mut self, target: &[u8], parent: &[u8], name: &[u8], path: &[u8]) -> Result<(), UnpackError> {
+    fn add_hard_link(
+        &mut self,
+        target: &[u8],
+        parent: &[u8],
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<(), UnpackError> {
         let wrong = || UnpackError::LinkTarget { name: lossy(path), target: lossy(target) };
         let target_path = clean(target)?;
         let (target_parent, target_name) = match target_path.iter().rposition(|byte| *byte == b'/') {
@@ -156,10 +176,17 @@ impl Tree {
         if target_name.is_empty() {
             return Err(wrong());
         }
-        let target_directory = open_beneath(&self.root, target_parent, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(|_| wrong())?;
+        let target_directory = open_beneath(&self.root, target_parent, OFlag::O_PATH | OFlag::O_DIRECTORY)
+            .map_err(|_| wrong())?;
         self.enter(parent, path)?;
         let place = place(&self.root, &self.last_parent, name, path);
-        match linkat(&target_directory, OsStr::from_bytes(target_name), place.parent, place.name, AtFlags::empty()) {
+        match linkat(
+            &target_directory,
+            OsStr::from_bytes(target_name),
+            place.parent,
+            place.name,
+            AtFlags::empty(),
+        ) {
             Ok(()) => Ok(()),
             Err(Errno::ENOENT | Errno::EPERM) => Err(wrong()),
             Err(error) => Err(failed("link", path)(error)),
@@ -167,7 +194,13 @@ impl Tree {
     }
 
     /// Removes what is in the way of a new member: a later one takes an earlier one's place, except that directories are merged.
-    fn make_room(&mut self, parent: &[u8], name: &[u8], path: &[u8], new_is_directory: bool) -> Result<(), UnpackError> {
+    fn make_room(
+        &mut self,
+        parent: &[u8],
+        name: &[u8],
+        path: &[u8],
+        new_is_directory: bool,
+    ) -> Result<(), UnpackError> {
         self.enter(parent, path)?;
         let place = place(&self.root, &self.last_parent, name, path);
         let Some(stat) = place.stat()? else { return Ok(()) };
@@ -176,7 +209,11 @@ impl Tree {
                 return Ok(());
             }
             let below = PathBuf::from(format!("/proc/self/fd/{}", place.parent.as_raw_fd())).join(place.name);
-            std::fs::remove_dir_all(below).map_err(|source| UnpackError::Write { action: "replace", name: lossy(path), source })?;
+            std::fs::remove_dir_all(below).map_err(|source| UnpackError::Write {
+                action: "replace",
+                name: lossy(path),
+                source,
+            })?;
             // The open parent may have been inside.
             self.last_parent = None;
             return Ok(());
@@ -200,7 +237,9 @@ impl Tree {
         let directory = match open_beneath(&self.root, parent, flags) {
             Ok(directory) => directory,
             Err(Errno::ENOENT | Errno::ENOTDIR) => self.create_parents(parent, path)?,
-            Err(Errno::ELOOP | Errno::EXDEV) => return Err(UnpackError::NotThroughDirectories { name: lossy(path) }),
+            Err(Errno::ELOOP | Errno::EXDEV) => {
+                return Err(UnpackError::NotThroughDirectories { name: lossy(path) });
+            }
             Err(error) => return Err(failed("open the parent of", path)(error)),
         };
         self.last_parent = Some((parent.to_vec(), directory));
@@ -209,7 +248,11 @@ impl Tree {
 
     /// Parents without members of their own get mode 0755 and belong to root, as with Docker.
     fn create_parents(&self, parent: &[u8], path: &[u8]) -> Result<OwnedFd, UnpackError> {
-        let mut directory = self.root.try_clone().map_err(|source| UnpackError::Write { action: "open", name: lossy(path), source })?;
+        let mut directory = self.root.try_clone().map_err(|source| UnpackError::Write {
+            action: "open",
+            name: lossy(path),
+            source,
+        })?;
         for component in parent.split(|byte| *byte == b'/') {
             let next = {
                 let place = Place { parent: &directory, name: OsStr::from_bytes(component), full: path };
@@ -217,7 +260,8 @@ impl Tree {
                     None => place.make_plain_directory()?,
                     Some(stat) if is_directory(&stat) => {}
                     Some(stat) if is_whiteout(&stat) => {
-                        unlinkat(place.parent, place.name, UnlinkatFlags::NoRemoveDir).map_err(failed("replace", path))?;
+                        unlinkat(place.parent, place.name, UnlinkatFlags::NoRemoveDir)
+                            .map_err(failed("replace", path))?;
                         place.make_plain_directory()?;
                         set_opaque(&place.open_directory()?, path)?;
                     }
@@ -231,8 +275,17 @@ impl Tree {
     }
 }
 
-fn place<'a>(root: &'a OwnedFd, last_parent: &'a Option<(Vec<u8>, OwnedFd)>, name: &'a [u8], full: &'a [u8]) -> Place<'a> {
-    Place { parent: last_parent.as_ref().map_or(root, |(_, directory)| directory), name: OsStr::from_bytes(name), full }
+fn place<'a>(
+    root: &'a OwnedFd,
+    last_parent: &'a Option<(Vec<u8>, OwnedFd)>,
+    name: &'a [u8],
+    full: &'a [u8],
+) -> Place<'a> {
+    Place {
+        parent: last_parent.as_ref().map_or(root, |(_, directory)| directory),
+        name: OsStr::from_bytes(name),
+        full,
+    }
 }
 
 // === impl Place ===
@@ -246,15 +299,26 @@ impl Place<'_> {
         }
     }
 
-    fn make_file(&self, entry: &Entry, size: u64, content: &mut impl Read, buffer: &mut [u8]) -> Result<(), UnpackError> {
+    fn make_file(
+        &self,
+        entry: &Entry,
+        size: u64,
+        content: &mut impl Read,
+        buffer: &mut [u8],
+    ) -> Result<(), UnpackError> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(self.parent, self.name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed("create", self.full))?;
+        let file = openat(self.parent, self.name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(failed("create", self.full))?;
         let mut file = File::from(file);
         let mut left = size;
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             let read = content.read(&mut buffer[..want]).map_err(UnpackError::Stream)?;
-            io::Write::write_all(&mut file, &buffer[..read]).map_err(|source| UnpackError::Write { action: "write", name: lossy(self.full), source })?;
+            io::Write::write_all(&mut file, &buffer[..read]).map_err(|source| UnpackError::Write {
+                action: "write",
+                name: lossy(self.full),
+                source,
+            })?;
             left -= read as u64;
         }
         let file = OwnedFd::from(file);
@@ -274,7 +338,8 @@ impl Place<'_> {
     fn make_plain_directory(&self) -> Result<(), UnpackError> {
         mkdirat(self.parent, self.name, Mode::S_IRWXU).map_err(failed("create", self.full))?;
         // Beside the umask's wishes.
-        fchmod(self.open_directory()?, Mode::from_bits_truncate(0o755)).map_err(failed("set the mode of", self.full))
+        fchmod(self.open_directory()?, Mode::from_bits_truncate(0o755))
+            .map_err(failed("set the mode of", self.full))
     }
 
     fn open_directory(&self) -> Result<OwnedFd, UnpackError> {
@@ -289,7 +354,14 @@ impl Place<'_> {
         self.set_time(entry)
     }
 
-    fn make_device(&self, entry: &Entry, kind: SFlag, major: u32, minor: u32, policy: DeviceNodes) -> Result<(), UnpackError> {
+    fn make_device(
+        &self,
+        entry: &Entry,
+        kind: SFlag,
+        major: u32,
+        minor: u32,
+        policy: DeviceNodes,
+    ) -> Result<(), UnpackError> {
         match policy {
             DeviceNodes::Refuse => Err(UnpackError::Device { name: lossy(self.full) }),
             DeviceNodes::Create => self.make_node(entry, kind, makedev(u64::from(major), u64::from(minor))),
@@ -300,28 +372,29 @@ impl Place<'_> {
         mknodat(self.parent, self.name, kind, Mode::S_IRUSR, device).map_err(failed("create", self.full))?;
         self.set_owner(entry)?;
         // Just made, and no symbolic link: following is harmless, and not following is not supported before Linux 6.6.
-        fchmodat(self.parent, self.name, mode_of(entry), FchmodatFlags::FollowSymlink).map_err(failed("set the mode of", self.full))?;
+        fchmodat(self.parent, self.name, mode_of(entry), FchmodatFlags::FollowSymlink)
+            .map_err(failed("set the mode of", self.full))?;
         self.set_xattrs(entry)?;
         self.set_time(entry)
     }
 
     fn make_whiteout(&self) -> Result<(), UnpackError> {
-        mknodat(self.parent, self.name, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).map_err(failed("make the whiteout", self.full))
+        mknodat(self.parent, self.name, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))
+            .map_err(failed("make the whiteout", self.full))
     }
 
     fn set_owner(&self, entry: &Entry) -> Result<(), UnpackError> {
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        fchownat(self.parent, self.name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed("set the owner of", self.full))
+        fchownat(self.parent, self.name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(failed("set the owner of", self.full))
     }
 
     fn set_xattrs(&self, entry: &Entry) -> Result<(), UnpackError> {
         // Symbolic links and devices cannot be opened; the parent can, and the call does not follow the last component.
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.parent.as_raw_fd())).join(self.name);
         for (name, value) in wanted_xattrs(entry) {
-            xattr::set(&path, OsStr::from_bytes(name), value).or_else(tolerate(name)).map_err(|source| UnpackError::Write {
-                action: "set an attribute of",
-                name: lossy(self.full),
-                source,
+            xattr::set(&path, OsStr::from_bytes(name), value).or_else(tolerate(name)).map_err(|source| {
+                UnpackError::Write { action: "set an attribute of", name: lossy(self.full), source }
             })?;
         }
         Ok(())
@@ -329,7 +402,8 @@ impl Place<'_> {
 
     fn set_time(&self, entry: &Entry) -> Result<(), UnpackError> {
         let time = time_spec(entry.modified);
-        utimensat(self.parent, self.name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(failed("set the time of", self.full))
+        utimensat(self.parent, self.name, &time, &time, UtimensatFlags::NoFollowSymlink)
+            .map_err(failed("set the time of", self.full))
     }
 }
 
@@ -359,46 +433,10 @@ fn clean(name: &[u8]) -> Result<Vec<u8>, UnpackError> {
 
 fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
-    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     openat2(root, OsStr::from_bytes(path), how)
-}
-
-/// Owner, mode and attributes of something open, in the order in which none undoes another: a change of owner
-/// clears setuid bits and capabilities.
-fn set_open_metadata(fd: &OwnedFd, entry: &Entry) -> Result<(), UnpackError> {
-    fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).map_err(failed("set the owner of", &entry.path))?;
-    fchmod(fd, mode_of(entry)).map_err(failed("set the mode of", &entry.path))?;
-    if entry.xattrs.is_empty() {
-        return Ok(());
-    }
-    let failed = |source| UnpackError::Write { action: "set an attribute of", name: lossy(&entry.path), source };
-    let file = File::from(fd.try_clone().map_err(failed)?);
-    for (name, value) in wanted_xattrs(entry) {
-        file.set_xattr(OsStr::from_bytes(name), value).or_else(tolerate(name)).map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// All but those by which an image could direct overlayfs itself.
-fn wanted_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let kept = |name: &[u8]| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.");
-    entry.xattrs.iter().filter(move |(name, _)| kept(name)).map(|(name, value)| (name.as_slice(), value.as_slice()))
-}
-
-/// A file system or kernel without some kind of attribute is no reason to refuse an image; nor is it Docker's.
-/// User attributes are for files and directories only, and refused elsewhere.
-fn tolerate(name: &[u8]) -> impl FnOnce(io::Error) -> io::Result<()> {
-    let is_user = name.starts_with(b"user.");
-    move |error| match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EOPNOTSUPP) => Ok(()),
-        Some(Errno::EPERM) if is_user => Ok(()),
-        _ => Err(error),
-    }
-}
-
-fn set_opaque(directory: &OwnedFd, path: &[u8]) -> Result<(), UnpackError> {
-    let failed = |source| UnpackError::Write { action: "make opaque", name: lossy(path), source };
-    File::from(directory.try_clone().map_err(failed)?).set_xattr("trusted.overlay.opaque", b"y").map_err(failed)
 }
 
 fn is_directory(stat: &FileStat) -> bool {
@@ -409,18 +447,10 @@ fn is_whiteout(stat: &FileStat) -> bool {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFCHR && stat.st_rdev == 0
 }
 
-fn mode_of(entry: &Entry) -> Mode {
-    Mode::from_bits_truncate(entry.mode)
-}
-
-fn time_spec(time: Time) -> TimeSpec {
-    TimeSpec::new(time.seconds, i64::from(time.nanos))
-}
-
-fn lossy(name: &[u8]) -> String {
+pub(super) fn lossy(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-fn failed<'a>(action: &'static str, name: &'a [u8]) -> impl FnOnce(Errno) -> UnpackError + 'a {
+pub(super) fn failed<'a>(action: &'static str, name: &'a [u8]) -> impl FnOnce(Errno) -> UnpackError + 'a {
     move |errno| UnpackError::Write { action, name: lossy(name), source: errno.into() }
 }

@@ -1,0 +1,21 @@
+//! Images from real registries, real archives and a hostile server, as an agent would pull them.
+//!
+//! * [`registry`]: against Debian's `docker-registry`, with images pushed and converted by `skopeo` and made by `umoci`;
+//! * [`faults`]: against a server that counts, breaks off, lies and asks for tokens, and under `kill -9`;
+//! * [`overlay`]: layers mounted by overlayfs, compared with what `umoci` unpacks of the same image.
+//! * [`tls`]: certificates.
+//!
+//! Needs root, and the Debian packages docker-registry, skopeo, umoci, busybox-static and openssl.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
+
+mod faults;
+mod overlay;
+mod registry;
+mod support;
+mod tls;

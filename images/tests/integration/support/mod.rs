@@ -1,0 +1,102 @@
+//! What the tests share: images made by hand, tools from packages, a registry and a server with faults.
+
+pub mod image;
+pub mod registry;
+pub mod server;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use tepui_images::{
+    ImageStore, Phase, Progress, ProgressFn, PullOptions, Reference, RegistryLocation, RegistryOptions,
+    StoreOptions,
+};
+
+/// Runs a program from a package, which must succeed; gives its standard output.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {program} ({error}); install it: apt-get install docker-registry skopeo umoci busybox-static"));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Options with short pauses, so that tests of failures are quick.
+pub fn options(registry: &str) -> StoreOptions {
+    let patience = RegistryOptions {
+        first_backoff: std::time::Duration::from_millis(5),
+        max_backoff: std::time::Duration::from_millis(20),
+        read_timeout: std::time::Duration::from_secs(5),
+        ..RegistryOptions::default()
+    };
+    StoreOptions {
+        registry: RegistryLocation::parse(registry).unwrap(),
+        registry_options: patience,
+        ..StoreOptions::default()
+    }
+}
+
+pub fn open(root: &Path, registry: &str) -> ImageStore {
+    ImageStore::open(root, options(registry)).unwrap()
+}
+
+pub fn reference(text: &str) -> Reference {
+    Reference::parse(text).unwrap()
+}
+
+/// A progress callback that keeps what it hears.
+pub fn recorder() -> (ProgressFn, Arc<Mutex<Vec<Progress>>>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let sink = heard.clone();
+    (Arc::new(move |progress| sink.lock().unwrap().push(progress)), heard)
+}
+
+pub fn anew() -> PullOptions {
+    PullOptions { cached: false, progress: None }
+}
+
+/// The store has nothing unfinished and nothing that is not whole.
+pub fn assert_whole(root: &Path) {
+    let count = |directory: &Path| std::fs::read_dir(directory).map(Iterator::count).unwrap_or(0);
+    for session in std::fs::read_dir(root.join("staging")).unwrap() {
+        let session = session.unwrap().path();
+        assert_eq!(
+            count(&session),
+            1,
+            "unfinished things in {}: {:?}",
+            session.display(),
+            std::fs::read_dir(&session).unwrap().collect::<Vec<_>>()
+        );
+    }
+    for layer in std::fs::read_dir(root.join("layers")).unwrap() {
+        let layer = layer.unwrap().path();
+        assert!(
+            layer.join("root").is_dir() && layer.join("layer.json").is_file(),
+            "half a layer: {}",
+            layer.display()
+        );
+    }
+}
+
+/// Waits until `condition` holds, for ten seconds at most.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "{what} did not happen in ten seconds");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// The reports about each layer never go back.
+pub fn assert_orderly(heard: &[Progress]) {
+    for (index, later) in heard.iter().enumerate() {
+        assert!(later.done <= later.total, "{later:?}");
+        let earlier = heard[..index].iter().rev().find(|earlier| earlier.layer == later.layer);
+        if let Some(earlier) = earlier {
+            assert!(earlier.done <= later.done && earlier.phase <= later.phase, "{earlier:?} then {later:?}");
+        }
+    }
+    assert!(heard.iter().any(|progress| matches!(progress.phase, Phase::Done | Phase::Present)));
+}
