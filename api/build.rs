@@ -198,8 +198,12 @@ impl<'a> Model<'a> {
             Label::Optional => {
                 let (write, read) =
                     if boxed { ("write_boxed", "read_boxed") } else { ("write_optional", "read_optional") };
+                let unset = match field.r#type() {
+                    Type::Enum => format!("crate::json::is_unset::<{adapter}>"),
+                    _ => String::from("Option::is_none"),
+                };
                 format!(
-                    "#[serde(default, skip_serializing_if = \"Option::is_none\", \
+                    "#[serde(default, skip_serializing_if = \"{unset}\", \
                      serialize_with = \"crate::json::{write}::<_, {adapter}>\", \
                      deserialize_with = \"crate::json::{read}::<_, {adapter}>\")]"
                 )
@@ -360,7 +364,7 @@ impl<'a> Model<'a> {
                 writeln!(
                     out,
                     "pub(crate) fn {}<S: serde::Serializer>(value: &Option<{ty}>, to: S) -> Result<S::Ok, S::Error> {{\n\
-                     match value {{ Some(v) => crate::json::write::<_, {adapter}>(v, to), None => crate::json::write::<_, {adapter}>(&{value}, to) }} }}",
+                     match value {{ Some(v) if <{adapter} as crate::json::Adapter>::is_known(v) => crate::json::write::<_, {adapter}>(v, to), _ => crate::json::write::<_, {adapter}>(&{value}, to) }} }}",
                     default_fn(&path)
                 )?;
             }

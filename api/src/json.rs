@@ -30,6 +30,12 @@ pub trait Adapter {
     /// Whatever the serializer answers.
     fn write<S: Serializer>(value: &Self::Value, to: S) -> Result<S::Ok, S::Error>;
 
+    /// Whether the value can be written. An enum's number without a name is as good as unset.
+    fn is_known(value: &Self::Value) -> bool {
+        let _ = value;
+        true
+    }
+
     /// From a JSON string.
     ///
     /// # Errors
@@ -304,6 +310,10 @@ impl<T: NamedEnum> Adapter for Enum<T> {
         }
     }
 
+    fn is_known(value: &i32) -> bool {
+        T::name(*value).is_some()
+    }
+
     fn from_str<E: de::Error>(text: &str) -> Result<Read<i32>, E> {
         Ok(match T::number(text) {
             Some(number) => Read::Value(number),
@@ -496,6 +506,11 @@ pub(crate) fn write<S: Serializer, A: Adapter>(value: &A::Value, to: S) -> Resul
     A::write(value, to)
 }
 
+/// Whether there is nothing to write of an optional field.
+pub(crate) fn is_unset<A: Adapter>(value: &Option<A::Value>) -> bool {
+    !value.as_ref().is_some_and(A::is_known)
+}
+
 /// Writes an optional field.
 pub(crate) fn write_optional<S: Serializer, A: Adapter>(
     value: &Option<A::Value>,
@@ -524,7 +539,7 @@ pub(crate) fn write_repeated<S: Serializer, A: Adapter>(
     to: S,
 ) -> Result<S::Ok, S::Error> {
     let mut list = to.serialize_seq(Some(values.len()))?;
-    for value in values {
+    for value in values.iter().filter(|value| A::is_known(value)) {
         list.serialize_element(&Written::<A>(value))?;
     }
     list.end()

@@ -15,6 +15,8 @@ pub mod json;
 pub mod recordio;
 pub mod resources;
 mod shape;
+#[cfg(test)]
+mod tests;
 pub mod units;
 
 /// The generated messages, by their protobuf package.

@@ -81,6 +81,8 @@ fn walk(place: usize, bytes: &[u8], depth: usize) -> Result<(), String> {
                 )]
                 let number = number as i32;
                 if !known.contains(&number) {
+                    // Also when a known one came before: prost keeps the last.
+                    seen[at] = false;
                     continue;
                 }
             }

@@ -21,7 +21,9 @@ pub struct Bytes(
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// Not a number and a unit of time.
-    #[error("'{0}' is no duration: write a number and one of ns, us, ms, secs, mins, hrs, days, weeks, as in 10secs")]
+    #[error(
+        "'{0}' is no duration: write a number and one of ns, us, ms, secs, mins, hrs, days, weeks, as in 10secs"
+    )]
     Duration(String),
     /// More than 64 bits of nanoseconds.
     #[error("the duration '{0}' is too long: at most 15250 weeks fit")]
@@ -47,7 +49,8 @@ const TIMES: [(&str, u64); 8] = [
 ];
 
 /// Bytes in each unit, the smallest unit first.
-const SIZES: [(&str, u64); 5] = [("B", 1), ("KB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30), ("TB", 1 << 40)];
+const SIZES: [(&str, u64); 5] =
+    [("B", 1), ("KB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30), ("TB", 1 << 40)];
 
 // === impl Duration ===
 
@@ -132,7 +135,8 @@ impl FromStr for Bytes {
 /// In the largest unit that shows it whole.
 impl Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let whole = SIZES.iter().rev().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
+        let whole =
+            SIZES.iter().rev().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
         match whole {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}B", self.0),
@@ -149,7 +153,11 @@ fn digits15(value: f64) -> String {
 
 fn to_u64(value: f64) -> Option<u64> {
     const LIMIT: f64 = 9_223_372_036_854_775_807.0;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was compared with both limits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it was compared with both limits"
+    )]
     (0.0..LIMIT).contains(&value).then_some(value as u64)
 }
 
