@@ -1,0 +1,113 @@
+"""Frameworks written for Mesos run unchanged: pymesos over JSON, and a second client over protobuf."""
+
+import threading
+from collections import Counter
+
+import pytest
+
+from harness import codec, wait
+from harness.framework import Framework, scalar, task
+
+TASKS = 100
+
+
+class Hundred:
+    """A pymesos scheduler with TASKS command tasks, which counts every update."""
+
+    def __init__(self):
+        self.waiting = [f"task-{n}" for n in range(TASKS)]
+        self.updates = []
+        self.agents = set()
+        self.errors = []
+        self.lock = threading.Lock()
+
+    def registered(self, driver, framework_id, master_info):
+        self.framework_id = framework_id["value"]
+
+    def resourceOffers(self, driver, offers):
+        for offer in offers:
+            with self.lock:
+                fits = int(min(scalar(offer, "cpus") / 0.1, scalar(offer, "mem") / 32, 20))
+                taken, self.waiting = self.waiting[:fits], self.waiting[fits:]
+            if not taken:
+                driver.declineOffer(offer["id"], {"refuse_seconds": 0.1 if self.waiting else 3600})
+                continue
+            self.agents.add(offer["agent_id"]["value"])
+            tasks = [task("exit 0", name, agent_id={"value": offer["agent_id"]["value"]}) for name in taken]
+            driver.launchTasks(offer["id"], tasks, {"refuse_seconds": 0.1})
+
+    def statusUpdate(self, driver, update):
+        with self.lock:
+            self.updates.append((update["task_id"]["value"], update["state"], update.get("uuid")))
+
+    def error(self, driver, message):
+        self.errors.append(message)
+
+    def finished(self):
+        with self.lock:
+            return {name for name, state, _ in self.updates if state == "TASK_FINISHED"}
+
+
+@pytest.fixture
+def two_agents(bare_cluster):
+    bare_cluster.start_coordinator()
+    for name in ("one", "two"):
+        bare_cluster.start_agent(name, resources="cpus:3;mem:2048;disk:4096;ports:[31000-32000]")
+    return bare_cluster
+
+
+def assert_all_finished_and_acknowledged(cluster, framework_id):
+    """The coordinator's own view: every task finished, and its last update acknowledged (it is completed)."""
+
+    def completed():
+        tasks = cluster.operator("GET_TASKS")["get_tasks"]
+        mine = [t for t in tasks.get("completed_tasks", []) if t["framework_id"]["value"] == framework_id]
+        return len(mine) == TASKS and all(t["state"] == "TASK_FINISHED" for t in mine)
+
+    wait.until(completed, 10, "every task is completed in the coordinator's state")
+
+
+def test_pymesos_runs_a_hundred_tasks(two_agents):
+    from pymesos import MesosSchedulerDriver
+
+    scheduler = Hundred()
+    callbacks = type("Scheduler", (object,), {"__getattr__": lambda self, name: getattr(scheduler, name, lambda *a: None)})()
+    info = {"user": "root", "name": "pymesos", "failover_timeout": 60.0}
+    driver = MesosSchedulerDriver(callbacks, info, two_agents.master, use_addict=False)
+    driver.start()
+    try:
+        wait.until(lambda: len(scheduler.finished()) == TASKS, 90, "all tasks are finished")
+        assert_all_finished_and_acknowledged(two_agents, scheduler.framework_id)
+        settled = len(scheduler.updates)
+        wait.holds(lambda: len(scheduler.updates) == settled, 12, "no acknowledged update is repeated")
+    finally:
+        driver.stop()
+        driver.join()
+    assert not scheduler.errors
+    assert len(scheduler.agents) == 2, "both agents ran some"
+    repeated = [uuid for uuid, times in Counter(uuid for _, _, uuid in scheduler.updates).items() if times > 1]
+    assert not repeated, "an update that was acknowledged came again"
+    for name in (f"task-{n}" for n in range(TASKS)):
+        states = [state for task_id, state, _ in scheduler.updates if task_id == name]
+        assert states == ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"], (name, states)
+
+
+def test_a_protobuf_client_runs_a_hundred_tasks(two_agents):
+    framework = Framework(two_agents.master, codec.Protobuf, name="protobuf", failover_timeout=60.0)
+    framework.subscribe()
+    assert framework.headers["content-type"] == "application/x-protobuf"
+    waiting = [f"task-{n}" for n in range(TASKS)]
+    while waiting:
+        offer = framework.offer(0.1, 32)
+        fits = int(min(scalar(offer, "cpus") / 0.1, scalar(offer, "mem") / 32, 20))
+        taken, waiting = waiting[:fits], waiting[fits:]
+        framework.launch(offer, [task("exit 0", name, agent_id=offer["agent_id"]) for name in taken], {"refuse_seconds": 0.1})
+    for n in range(TASKS):
+        framework.wait_state(f"task-{n}", "TASK_FINISHED", timeout=60)
+    assert_all_finished_and_acknowledged(two_agents, framework.id)
+    settled = len(framework.statuses())
+    wait.holds(lambda: len(framework.statuses()) == settled, 12, "no acknowledged update is repeated")
+    uuids = Counter(status["uuid"] for status in framework.statuses())
+    assert len(uuids) == 3 * TASKS and set(uuids.values()) == {1}, "each update came once"
+    assert Counter(framework.acknowledged) == uuids, "each update was acknowledged once"
+    framework.disconnect()
