@@ -21,7 +21,7 @@ use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev,
     mkdirat, mknodat, utimensat,
 };
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
 use super::metadata::{mode_of, set_opaque, set_open_metadata, time_spec, tolerate, wanted_xattrs};
 use super::tar::{Entry, Kind, Time};

@@ -11,17 +11,17 @@ use tepui_images::{Digest, Error, ImageStore, Phase, PullOptions, SharedError, U
 
 use crate::support::image::{Built, Compression, Layer, build, noise, sample};
 use crate::support::server::{Answer, Server};
-use crate::support::{assert_orderly, assert_whole, open, recorder, reference, wait_until};
+use crate::support::{Temp, assert_orderly, assert_whole, open, recorder, reference, wait_until};
 
 struct Case {
-    temp: tempfile::TempDir,
+    temp: Temp,
     server: Server,
     store: ImageStore,
 }
 
 impl Case {
     fn new(image: &Built) -> Self {
-        let temp = tempfile::tempdir().unwrap();
+        let temp = Temp::new();
         let server = Server::start();
         server.add("app", "1", image);
         let store = open(temp.path(), &server.url());
@@ -384,7 +384,7 @@ async fn kill_nine_at_any_instant_leaves_the_store_whole() {
     });
     let mut interrupted = 0;
     for delay in 0..12 {
-        let temp = tempfile::tempdir().unwrap();
+        let temp = Temp::new();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "faults::pull_in_a_process_to_be_killed", "--ignored", "--nocapture"])
             .env("TEST_STORE", temp.path())

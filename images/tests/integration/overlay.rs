@@ -11,7 +11,7 @@ use tar::EntryType;
 use tepui_images::{PullOptions, RootFs, resolve_user};
 
 use crate::support::image::{Attributes, Built, Compression, Layer, PLAIN, build, noise};
-use crate::support::{open, reference, run};
+use crate::support::{Temp, open, reference, run};
 
 /// All that can be seen of a file from outside.
 #[derive(Debug, PartialEq, Eq)]
@@ -170,7 +170,7 @@ fn involved() -> Built {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mounted_layers_are_what_umoci_unpacks() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temp::new();
     let layout = temp.path().join("layout");
     involved().write_layout(&layout, "1");
     let bundle = temp.path().join("bundle");
@@ -198,7 +198,7 @@ async fn the_mounted_layers_are_what_umoci_unpacks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_layers_fit_into_one_mount() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temp::new();
     let layers: Vec<_> = (0..100)
         .map(|index| {
             (
@@ -224,7 +224,7 @@ async fn a_hundred_layers_fit_into_one_mount() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_without_layers_is_an_empty_root() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temp::new();
     let layout = temp.path().join("layout");
     build(&[], json!({})).write_layout(&layout, "1");
     let store = open(&temp.path().join("store"), "https://registry-1.docker.io");

@@ -6,11 +6,11 @@ use tepui_images::{Digest, Error, Phase, PullOptions};
 
 use crate::support::image::{Built, Compression, Layer, build, noise, sample};
 use crate::support::registry::Registry;
-use crate::support::{anew, assert_orderly, assert_whole, open, recorder, reference, run};
+use crate::support::{Temp, anew, assert_orderly, assert_whole, open, recorder, reference, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_skopeo_pushes_is_pulled_back() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temp::new();
     let registry = Registry::start();
     let layout = temp.path().join("layout");
     let image = sample(1);
@@ -80,7 +80,7 @@ async fn what_skopeo_pushes_is_pulled_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dockers_manifests_and_several_platforms_are_understood() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temp::new();
     let registry = Registry::start();
     let layout = temp.path().join("layout");
     let image = build(&[(Layer::default().file("hello", b"hi"), Compression::Gzip)], json!({"Cmd": ["x"]}));
@@ -138,7 +138,7 @@ async fn dockers_manifests_and_several_platforms_are_understood() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_said() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temp::new();
     let registry = Registry::start();
     let store = open(temp.path(), &registry.url());
     let error = store.pull(&reference("absent:1"), PullOptions::default()).await.unwrap_err();
@@ -153,7 +153,7 @@ async fn what_is_not_there_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_that_moved_is_seen_when_the_cache_is_not_good_enough() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temp::new();
     let registry = Registry::start();
     let push = |seed: u64| {
         let layout = temp.path().join(format!("layout{seed}"));
@@ -193,7 +193,7 @@ fn gzipped(seed: u64) -> Built {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn archives_by_skopeo_are_images_too() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temp::new();
     let path = |name: &str| temp.path().join(name).display().to_string();
     let layout = temp.path().join("layout");
     let image = gzipped(4);
@@ -253,7 +253,7 @@ async fn archives_by_skopeo_are_images_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_by_umoci_runs_from_its_layers() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temp::new();
     let layout = temp.path().join("layout").display().to_string();
     let bundle = temp.path().join("bundle");
     let image = format!("{layout}:1");

@@ -8,7 +8,7 @@ use tepui_images::PullOptions;
 
 use crate::support::image::{Compression, Layer, build};
 use crate::support::registry::Registry;
-use crate::support::{open, reference, run};
+use crate::support::{Temp, open, reference, run};
 
 /// An authority, and a certificate of its for 127.0.0.1.
 struct Certificates {
@@ -72,7 +72,7 @@ async fn pull_with_the_authorities_of_the_environment() {
 
 #[test]
 fn certificates_are_checked_against_the_machines_authorities() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temp::new();
     let [trusted, other] = ["trusted", "other"].map(|name| {
         let directory = temp.path().join(name);
         std::fs::create_dir(&directory).unwrap();

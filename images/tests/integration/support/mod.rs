@@ -4,14 +4,41 @@ pub mod image;
 pub mod registry;
 pub mod server;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tepui_images::{
     ImageStore, Phase, Progress, ProgressFn, PullOptions, Reference, RegistryLocation, RegistryOptions,
     StoreOptions,
 };
+
+/// A temporary directory that is removed even while a store in it still marks its layers as synced.
+pub struct Temp {
+    path: PathBuf,
+}
+
+impl Temp {
+    pub fn new() -> Self {
+        Self { path: tempfile::tempdir().unwrap().keep() }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.path.exists() && Instant::now() < deadline {
+            if std::fs::remove_dir_all(&self.path).is_err() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
 
 /// Runs a program from a package, which must succeed; gives its standard output.
 pub fn run(program: &str, arguments: &[&str]) -> String {
@@ -26,9 +53,9 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 /// Options with short pauses, so that tests of failures are quick.
 pub fn options(registry: &str) -> StoreOptions {
     let patience = RegistryOptions {
-        first_backoff: std::time::Duration::from_millis(5),
-        max_backoff: std::time::Duration::from_millis(20),
-        read_timeout: std::time::Duration::from_secs(5),
+        first_backoff: Duration::from_millis(5),
+        max_backoff: Duration::from_millis(20),
+        read_timeout: Duration::from_secs(5),
         ..RegistryOptions::default()
     };
     StoreOptions {
@@ -82,10 +109,10 @@ pub fn assert_whole(root: &Path) {
 
 /// Waits until `condition` holds, for ten seconds at most.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     while !condition() {
-        assert!(std::time::Instant::now() < deadline, "{what} did not happen in ten seconds");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(Instant::now() < deadline, "{what} did not happen in ten seconds");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
