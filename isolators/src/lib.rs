@@ -1,1 +1,23 @@
-//! placeholder
+//! Isolators: what keeps containers apart and within their resources.
+//!
+//! The agent composes them once by name with [`build`], from the user's `--isolation` list, and walks the composed list at each
+//! step of a container's life ([`Isolator`] has the table of steps). Each isolator is one file and knows no other; what those of cgroups
+//! share, finding the hierarchies and making, emptying and removing a container's cgroups, is in [`cgroups`].
+//!
+//! On the way in, an isolator sees a [`ContainerContext`] and adds to a [`Contribution`]; from then on it is told of the
+//! container by its id. On the way out it fills in statistics when asked, and reports a [`Limitation`] into one channel that the agent reads.
+
+#![deny(unsafe_code)]
+
+mod builtin;
+mod catalogue;
+pub mod cgroups;
+mod compose;
+mod isolator;
+
+pub use catalogue::known;
+pub use compose::{BuildError, Composition, Settings, build};
+pub use isolator::{
+    Answer, BindMount, BoxFuture, ContainerContext, ContainerId, Contribution, Isolator, IsolatorError,
+    Limitation, LimitationSender, Limits, Recovered, done,
+};

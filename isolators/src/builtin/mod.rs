@@ -1,0 +1,32 @@
+//! The isolators that come with Tepui, one file each, named after them.
+
+pub mod cgroups_base;
+pub mod docker_runtime;
+pub mod filesystem_linux;
+pub mod filesystem_posix;
+pub mod namespaces_ipc;
+pub mod namespaces_pid;
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+
+/// Gives the container a namespace of its own, if it has none yet.
+fn own_namespace(spec: &mut Spec, kind: LinuxNamespaceType) {
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    if namespaces.iter().all(|namespace| namespace.typ() != kind) {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(kind);
+        namespaces.push(namespace);
+    }
+    linux.set_namespaces(Some(namespaces));
+    spec.set_linux(Some(linux));
+}
+
+/// Lets the container be in its parent's namespace.
+fn shared_namespace(spec: &mut Spec, kind: LinuxNamespaceType) {
+    if let Some(linux) = spec.linux_mut()
+        && let Some(namespaces) = linux.namespaces_mut()
+    {
+        namespaces.retain(|namespace| namespace.typ() != kind);
+    }
+}

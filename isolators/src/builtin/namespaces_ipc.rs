@@ -1,0 +1,116 @@
+//! `namespaces/ipc`: System V objects, POSIX queues and `/dev/shm` of a container are its own.
+//!
+//! Drives `clone(2)`'s CLONE_NEWIPC through the runtime spec, and a tmpfs on `/dev/shm`. Who has what:
+//!
+//! | `linux_info.ipc_mode` | IPC namespace | `/dev/shm` |
+//! | --- | --- | --- |
+//! | PRIVATE | own | own, of `shm_size` megabytes |
+//! | SHARE_PARENT | the parent's | the parent's |
+//! | not set, top level | own | own with a root file system, else the host's |
+//! | not set, nested | the parent's | as above |
+//!
+//! Rules: `ipc_namespaces(7)`; Mesos' `docs/isolators/namespaces-ipc.md`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use tepui_api::v1::linux_info::IpcMode;
+
+use super::{own_namespace, shared_namespace};
+use crate::catalogue::Parts;
+use crate::cgroups::CgroupError;
+use crate::isolator::{Answer, BindMount, ContainerContext, Contribution, Isolator, IsolatorError, done};
+
+const SHM: &str = "/dev/shm";
+
+struct NamespacesIpc {
+    /// `--disallow_sharing_agent_ipc_namespace`.
+    own_at_top: bool,
+    /// `--default_container_shm_size`, in bytes.
+    default_size: Option<u64>,
+}
+
+pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, CgroupError> {
+    Ok(Arc::new(NamespacesIpc {
+        own_at_top: parts.settings.disallow_sharing_agent_ipc_namespace,
+        default_size: parts.settings.default_container_shm_size,
+    }))
+}
+
+impl NamespacesIpc {
+    fn prepare(
+        &self,
+        context: &ContainerContext,
+        contribution: &mut Contribution,
+    ) -> Result<(), IsolatorError> {
+        let linux = context.container.as_ref().and_then(|container| container.linux_info.as_ref());
+        let asked = linux.map_or(IpcMode::Unknown, |linux| linux.ipc_mode());
+        let size = linux.and_then(|linux| linux.shm_size).map(|megabytes| u64::from(megabytes) << 20);
+        let top = context.container_id.parent.is_none();
+        if size.is_some() && asked != IpcMode::Private {
+            return Err(IsolatorError::Refused(
+                "shm_size may only be set when ipc_mode is PRIVATE".to_owned(),
+            ));
+        }
+        if asked == IpcMode::ShareParent && top && self.own_at_top {
+            return Err(IsolatorError::Refused(
+                "the container asks to share the agent's IPC namespace, which \
+                 --disallow_sharing_agent_ipc_namespace forbids"
+                    .to_owned(),
+            ));
+        }
+        let own = match asked {
+            IpcMode::Private => true,
+            IpcMode::ShareParent => false,
+            IpcMode::Unknown => top,
+        };
+        let kind = LinuxNamespaceType::Ipc;
+        match own {
+            true => own_namespace(&mut contribution.spec, kind),
+            false => shared_namespace(&mut contribution.spec, kind),
+        }
+        match asked {
+            IpcMode::Private => own_shm(&mut contribution.spec, size.or(self.default_size)),
+            IpcMode::Unknown if context.has_rootfs => own_shm(&mut contribution.spec, self.default_size),
+            // The parent's, where the container would not see it anyway.
+            IpcMode::ShareParent if context.has_rootfs && top => contribution.mounts.push(BindMount {
+                source: SHM.into(),
+                target: SHM.into(),
+                recursive: false,
+                read_only: false,
+            }),
+            IpcMode::ShareParent | IpcMode::Unknown => {}
+        }
+        Ok(())
+    }
+}
+
+/// A tmpfs for shared memory; without a size, the kernel takes half of the host's memory.
+fn own_shm(spec: &mut Spec, size: Option<u64>) {
+    let mut options: Vec<String> = ["nosuid", "nodev", "mode=1777"].map(str::to_owned).into();
+    options.extend(size.map(|bytes| format!("size={bytes}")));
+    let mut mount = Mount::default();
+    mount.set_destination(PathBuf::from(SHM));
+    mount.set_typ(Some("tmpfs".to_owned()));
+    mount.set_source(Some(PathBuf::from("shm")));
+    mount.set_options(Some(options));
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    mounts.retain(|other| other.destination() != Path::new(SHM));
+    mounts.push(mount);
+    spec.set_mounts(Some(mounts));
+}
+
+impl Isolator for NamespacesIpc {
+    fn name(&self) -> &str {
+        "namespaces/ipc"
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        context: &'a ContainerContext,
+        contribution: &'a mut Contribution,
+    ) -> Answer<'a> {
+        done(NamespacesIpc::prepare(self, context, contribution))
+    }
+}

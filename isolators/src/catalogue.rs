@@ -1,0 +1,225 @@
+//! Every isolator that Mesos 1.11 has, in the order in which they act, and how ours are made.
+//!
+//! The order is that of Mesos (`src/slave/containerizer/mesos/containerizer.cpp`): file system, resources, namespaces, volumes, disk,
+//! devices, network; it does not depend on the order of `--isolation`. The cgroups themselves come before all, and so go last.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::builtin;
+use crate::cgroups::{CgroupError, Cgroups, Controller, Hierarchies};
+use crate::compose::{BuildError, Composition, Settings};
+use crate::isolator::{Isolator, LimitationSender};
+
+/// What a built-in isolator is made from.
+pub(crate) struct Parts<'a> {
+    pub settings: &'a Settings,
+    pub limitations: &'a LimitationSender,
+    /// Present for those whose entry names controllers.
+    pub cgroups: Option<Arc<Cgroups>>,
+}
+
+type Make = fn(&Parts) -> Result<Arc<dyn Isolator>, CgroupError>;
+
+/// What stands behind a name.
+enum Entry {
+    /// Built here.
+    Here {
+        make: Make,
+        /// The cgroup controllers it drives.
+        controllers: &'static [Controller],
+        /// Another isolator that must be named with it.
+        needs: Option<&'static str>,
+    },
+    /// Mesos has it.
+    MesosOnly,
+}
+
+const fn here(make: Make) -> Entry {
+    Entry::Here { make, controllers: &[], needs: None }
+}
+
+const fn here_with(make: Make, needs: &'static str) -> Entry {
+    Entry::Here { make, controllers: &[], needs: Some(needs) }
+}
+
+/// All isolators of Mesos 1.11, in the order of `prepare`.
+const CATALOGUE: &[(&str, Entry)] = &[
+    ("filesystem/windows", Entry::MesosOnly),
+    ("filesystem/posix", here(builtin::filesystem_posix::make)),
+    ("filesystem/linux", here(builtin::filesystem_linux::make)),
+    ("filesystem/shared", Entry::MesosOnly),
+    ("posix/cpu", Entry::MesosOnly),
+    ("posix/mem", Entry::MesosOnly),
+    ("posix/rlimits", Entry::MesosOnly),
+    ("windows/cpu", Entry::MesosOnly),
+    ("windows/mem", Entry::MesosOnly),
+    ("cgroups/blkio", Entry::MesosOnly),
+    ("cgroups/cpu", Entry::MesosOnly),
+    ("cgroups/cpuset", Entry::MesosOnly),
+    ("cgroups/devices", Entry::MesosOnly),
+    ("cgroups/hugetlb", Entry::MesosOnly),
+    ("cgroups/mem", Entry::MesosOnly),
+    ("cgroups/net_cls", Entry::MesosOnly),
+    ("cgroups/net_prio", Entry::MesosOnly),
+    ("cgroups/perf_event", Entry::MesosOnly),
+    ("cgroups/pids", Entry::MesosOnly),
+    ("appc/runtime", Entry::MesosOnly),
+    ("docker/runtime", here_with(builtin::docker_runtime::make, "filesystem/linux")),
+    ("linux/devices", Entry::MesosOnly),
+    ("linux/capabilities", Entry::MesosOnly),
+    ("linux/nnp", Entry::MesosOnly),
+    ("namespaces/ipc", here_with(builtin::namespaces_ipc::make, "filesystem/linux")),
+    ("namespaces/pid", here_with(builtin::namespaces_pid::make, "filesystem/linux")),
+    ("volume/sandbox_path", Entry::MesosOnly),
+    ("docker/volume", Entry::MesosOnly),
+    ("volume/host_path", Entry::MesosOnly),
+    ("volume/image", Entry::MesosOnly),
+    ("volume/secret", Entry::MesosOnly),
+    ("volume/csi", Entry::MesosOnly),
+    ("disk/du", Entry::MesosOnly),
+    ("disk/xfs", Entry::MesosOnly),
+    ("linux/seccomp", Entry::MesosOnly),
+    ("gpu/nvidia", Entry::MesosOnly),
+    ("network/cni", Entry::MesosOnly),
+    ("network/port_mapping", Entry::MesosOnly),
+    ("network/ports", Entry::MesosOnly),
+    ("environment_secret", Entry::MesosOnly),
+];
+
+/// Older names, and what they stand for.
+const ALIASES: &[(&str, &[&str])] = &[
+    ("process", &["posix/cpu", "posix/mem"]),
+    ("cgroups", &["cgroups/cpu", "cgroups/mem"]),
+    ("posix/disk", &["disk/du"]),
+];
+
+/// All cgroup isolators that are built here and that the host has the controllers for. Mesos' own meaning is "all that both
+/// it and the kernel have", so that a list with this name works on any host.
+const ALL_CGROUPS: &str = "cgroups/all";
+
+/// The names of all isolators of Mesos 1.11, each with whether it is built here.
+pub fn known() -> impl Iterator<Item = (&'static str, bool)> {
+    CATALOGUE.iter().map(|(name, entry)| (*name, matches!(entry, Entry::Here { .. })))
+}
+
+/// See [`crate::build`].
+pub(crate) fn compose(
+    names: &[&str],
+    settings: &Settings,
+    limitations: &LimitationSender,
+) -> Result<Composition, BuildError> {
+    let hierarchies = Hierarchies::detect().map_err(|error| BuildError::Host("cgroups".to_owned(), error))?;
+    let names = resolve(names, &hierarchies)?;
+    check(&names)?;
+    let cgroups = cgroups(&names, hierarchies, &settings.cgroups_root)?;
+    let parts = Parts { settings, limitations, cgroups };
+
+    let mut isolators: Vec<Arc<dyn Isolator>> = Vec::new();
+    if let Some(cgroups) = &parts.cgroups {
+        isolators.push(Arc::new(builtin::cgroups_base::CgroupsBase::new(Arc::clone(cgroups))));
+    }
+    for (name, entry) in CATALOGUE {
+        if let Entry::Here { make, .. } = entry
+            && names.contains(*name)
+        {
+            isolators.push(make(&parts).map_err(|error| BuildError::Host((*name).to_owned(), error))?);
+        }
+    }
+    Ok(Composition::new(isolators, parts.cgroups, names))
+}
+
+/// Checks each name, replaces aliases, and adds what is always there.
+fn resolve(names: &[&str], hierarchies: &Hierarchies) -> Result<BTreeSet<String>, BuildError> {
+    let mut given = BTreeSet::new();
+    let mut resolved = BTreeSet::new();
+    for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+        if !given.insert(name) {
+            return Err(BuildError::Duplicate(name.to_owned()));
+        }
+        if name == ALL_CGROUPS {
+            resolved.extend(all_cgroups(hierarchies));
+            continue;
+        }
+        let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+        let meant = alias.map_or_else(|| vec![name], |(_, names)| names.to_vec());
+        for name in meant {
+            match CATALOGUE.iter().find(|(known, _)| *known == name) {
+                Some((_, Entry::Here { .. })) => resolved.insert(name.to_owned()),
+                Some((_, Entry::MesosOnly)) => {
+                    return Err(BuildError::NotImplemented(name.to_owned(), built_here()));
+                }
+                None => return Err(BuildError::Unknown(name.to_owned(), built_here())),
+            };
+        }
+    }
+    if !resolved.iter().any(|name| name.starts_with("filesystem/")) {
+        resolved.insert("filesystem/posix".to_owned());
+    }
+    Ok(resolved)
+}
+
+fn all_cgroups(hierarchies: &Hierarchies) -> Vec<String> {
+    let mut chosen = Vec::new();
+    for (name, entry) in CATALOGUE.iter().filter(|(name, _)| name.starts_with("cgroups/")) {
+        match entry {
+            Entry::Here { controllers, .. }
+                if controllers.iter().all(|one| hierarchies.with(*one).is_some()) =>
+            {
+                chosen.push((*name).to_owned());
+            }
+            Entry::Here { .. } => {
+                tracing::warn!(isolator = name, "cgroups/all leaves out what this host lacks")
+            }
+            Entry::MesosOnly => {
+                tracing::info!(isolator = name, "cgroups/all leaves out what is not implemented")
+            }
+        }
+    }
+    chosen
+}
+
+fn built_here() -> String {
+    known().filter(|(_, here)| *here).map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+}
+
+fn check(names: &BTreeSet<String>) -> Result<(), BuildError> {
+    let mut filesystems = names.iter().filter(|name| name.starts_with("filesystem/"));
+    if let (Some(one), Some(other)) = (filesystems.next(), filesystems.next()) {
+        return Err(BuildError::Exclusive(one.clone(), other.clone()));
+    }
+    for (name, entry) in CATALOGUE.iter().filter(|(name, _)| names.contains(*name)) {
+        if let Entry::Here { needs: Some(needs), .. } = entry
+            && !names.contains(*needs)
+        {
+            return Err(BuildError::Needs((*name).to_owned(), needs));
+        }
+    }
+    Ok(())
+}
+
+/// The cgroups for what was chosen. A container is killed by its cgroup where there is a way to, even if no isolator needs one.
+fn cgroups(
+    names: &BTreeSet<String>,
+    hierarchies: Hierarchies,
+    root: &Path,
+) -> Result<Option<Arc<Cgroups>>, BuildError> {
+    let mut needed = Vec::new();
+    for (name, entry) in CATALOGUE.iter().filter(|(name, _)| names.contains(*name)) {
+        if let Entry::Here { controllers, .. } = entry {
+            for &controller in *controllers {
+                if hierarchies.with(controller).is_none() {
+                    let error = CgroupError::NoController(controller.v1_name());
+                    return Err(BuildError::Host((*name).to_owned(), error));
+                }
+                needed.push(controller);
+            }
+        }
+    }
+    if hierarchies.0.is_empty() {
+        return Ok(None);
+    }
+    let made = Cgroups::new(hierarchies, root, &needed);
+    made.map(|cgroups| Some(Arc::new(cgroups))).map_err(|error| BuildError::Host("cgroups".to_owned(), error))
+}

@@ -1,0 +1,125 @@
+//! From the user's `--isolation` list to the isolators in the order in which they are called.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cgroups::{CgroupError, Cgroups};
+use crate::isolator::{Isolator, LimitationSender};
+
+/// What isolators are told of the agent: the flags that concern them, by Mesos' names.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `--cgroups_root`: below every hierarchy's mount.
+    pub cgroups_root: PathBuf,
+    /// `--cgroups_enable_cfs`: a container without a limit of its own gets no more CPU time than it asked for.
+    pub cgroups_enable_cfs: bool,
+    /// `--cgroups_limit_swap`: memory and swap together are limited, rather than memory alone.
+    pub cgroups_limit_swap: bool,
+    /// `--cgroups_cpu_enable_pids_and_tids_count`: usage has the numbers of processes and threads.
+    pub cgroups_cpu_enable_pids_and_tids_count: bool,
+    /// `--revocable_cpu_low_priority`: revocable CPUs weigh a hundredth.
+    pub revocable_cpu_low_priority: bool,
+    /// `--container_disk_watch_interval`: between two looks at a sandbox's size.
+    pub container_disk_watch_interval: Duration,
+    /// `--enforce_container_disk_quota`: a container that is over its disk is ended.
+    pub enforce_container_disk_quota: bool,
+    /// `--disallow_sharing_agent_pid_namespace`.
+    pub disallow_sharing_agent_pid_namespace: bool,
+    /// `--disallow_sharing_agent_ipc_namespace`.
+    pub disallow_sharing_agent_ipc_namespace: bool,
+    /// `--default_container_shm_size`: bytes of `/dev/shm`; absent: half of the memory, as is the kernel's default.
+    pub default_container_shm_size: Option<u64>,
+}
+
+/// Mesos' defaults.
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            cgroups_root: PathBuf::from("mesos"),
+            cgroups_enable_cfs: false,
+            cgroups_limit_swap: false,
+            cgroups_cpu_enable_pids_and_tids_count: false,
+            revocable_cpu_low_priority: true,
+            container_disk_watch_interval: Duration::from_secs(15),
+            enforce_container_disk_quota: false,
+            disallow_sharing_agent_pid_namespace: false,
+            disallow_sharing_agent_ipc_namespace: false,
+            default_container_shm_size: None,
+        }
+    }
+}
+
+/// The isolators of an agent.
+pub struct Composition {
+    /// In the order of `prepare`; `cleanup` goes the other way round.
+    pub isolators: Vec<Arc<dyn Isolator>>,
+    /// Where the containers' cgroups are. Absent when the host has none that are needed.
+    pub cgroups: Option<Arc<Cgroups>>,
+    names: BTreeSet<String>,
+}
+
+/// The list of isolators cannot be composed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Not a name of Mesos, nor of ours.
+    #[error("'{0}' in --isolation is unknown: the isolators of this agent are {1}")]
+    Unknown(String, String),
+    /// Mesos has it, Tepui has not.
+    #[error(
+        "'{0}' in --isolation is an isolator of Mesos that is not implemented here: the isolators of this agent are {1}"
+    )]
+    NotImplemented(String, String),
+    /// Named twice.
+    #[error("'{0}' is in --isolation twice")]
+    Duplicate(String),
+    /// At most one of a kind.
+    #[error("'{0}' and '{1}' in --isolation exclude each other: name one of them")]
+    Exclusive(String, String),
+    /// One needs another.
+    #[error("'{0}' in --isolation needs '{1}': add it")]
+    Needs(String, &'static str),
+    /// The host lacks what one needs.
+    #[error("isolator '{0}' cannot work on this host: {1}")]
+    Host(String, CgroupError),
+}
+
+impl Composition {
+    pub(crate) fn new(
+        isolators: Vec<Arc<dyn Isolator>>,
+        cgroups: Option<Arc<Cgroups>>,
+        names: BTreeSet<String>,
+    ) -> Self {
+        Composition { isolators, cgroups, names }
+    }
+
+    /// Adds an isolator of somebody else's making, to act after all others.
+    pub fn add(&mut self, isolator: Arc<dyn Isolator>) {
+        self.names.insert(isolator.name().to_owned());
+        self.isolators.push(isolator);
+    }
+
+    /// Whether an isolator was asked for, by its name in Mesos (never an alias).
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// The names in force, aliases resolved and defaults added.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+}
+
+/// Composes isolators by name, whatever the order of the names. `limitations` is where they report.
+///
+/// # Errors
+/// When a name is unknown, not implemented, named twice or excluded by another, or the host lacks what one needs.
+pub fn build(
+    names: &[&str],
+    settings: &Settings,
+    limitations: &LimitationSender,
+) -> Result<Composition, BuildError> {
+    crate::catalogue::compose(names, settings, limitations)
+}
