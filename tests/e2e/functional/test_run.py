@@ -3,11 +3,10 @@
 import os
 import re
 import signal
-import subprocess
 
 import pytest
 
-from harness import leaks, wait
+from harness import leaks, trees, wait
 from harness.images import ENTRYPOINT_MARK
 
 HELLO = ("sh", "-c", "echo hello from $MESOS_TASK_ID; exit 7")
@@ -66,9 +65,8 @@ def test_environment_and_name(bare_cluster):
     words = bare_cluster.run_command("sh", "-c", "echo id=$MESOS_TASK_ID level=$LEVEL shell=$FROM_SHELL", name="greeter")
     at = words.index("--")
     words[at:at] = ["--env=LEVEL=debug", "--env=FROM_SHELL"]
-    env = bare_cluster.run_env({"FROM_SHELL": "mine"})
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=env)
-    assert re.search(r"id=\S*greeter\S* level=debug shell=mine", done.stdout), done
+    out, err = bare_cluster.start_run(words, {"FROM_SHELL": "mine"}).communicate(timeout=60)
+    assert re.search(r"id=\S*greeter\S* level=debug shell=mine", out), (out, err)
 
 
 def test_instances_each_run_and_the_first_failure_is_the_exit_code(bare_cluster):
@@ -80,7 +78,7 @@ def test_instances_each_run_and_the_first_failure_is_the_exit_code(bare_cluster)
 
 def test_output_is_live(bare_cluster):
     words = bare_cluster.run_command("sh", "-c", "echo first; sleep 30", quiet=True)
-    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=bare_cluster.run_env())
+    run = bare_cluster.start_run(words)
     try:
         assert run.stdout.readline() == "first\n"
         assert run.poll() is None
@@ -92,22 +90,27 @@ def test_output_is_live(bare_cluster):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_kills_the_task_and_leaves_nothing(bare_cluster, number):
     words = bare_cluster.run_command("sh", "-c", "sleep 4321 & echo ready; wait", quiet=True)
-    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=bare_cluster.run_env())
+    run = bare_cluster.start_run(words)
     assert run.stdout.readline() == "ready\n"
     run.send_signal(number)
     out, err = run.communicate(timeout=30)
     assert run.returncode != 0, (out, err)
-    wait.until(lambda: not leaks.all_left(bare_cluster.mark), 10, "nothing is left")
+    wait.until(lambda: not leaks.all_left(bare_cluster.mark) + bare_cluster.run_leftovers(), 10, "nothing is left")
 
 
 def test_a_killed_run_leaves_no_task(bare_cluster):
     """SIGKILL gives `tepui run` no chance; its embedded agent's containers must end all the same."""
     words = bare_cluster.run_command("sh", "-c", "echo ready; sleep 4322", quiet=True)
-    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=bare_cluster.run_env())
+    run = bare_cluster.start_run(words)
     assert run.stdout.readline() == "ready\n"
     run.kill()
     run.communicate(timeout=10)
     wait.until(lambda: not leaks.processes(bare_cluster.mark), 15, "no process is left")
+    # Nobody is left to remove its directories and cgroups; the sweep does.
+    for mark in bare_cluster.run_marks:
+        leaks.sweep(mark)
+    bare_cluster.run_marks.clear()
+    trees.remove(bare_cluster.directory("tmp"))
 
 
 def test_on_a_cluster_that_runs_already(cluster):
@@ -121,7 +124,7 @@ def test_on_a_cluster_that_runs_already(cluster):
 def test_resources_that_no_agent_has_are_said(cluster):
     """It must say why it waits, rather than hang silently."""
     words = cluster.run_command("true", coordinator=cluster.master, cpus=1000)
-    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.run_env())
+    run = cluster.start_run(words)
     try:
         lines = []
         os.set_blocking(run.stderr.fileno(), False)

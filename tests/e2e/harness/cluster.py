@@ -36,6 +36,7 @@ class Cluster:
         self._ended = []
         self._coordinator_settings = None
         self._agent_settings = {}
+        self.run_marks = []
 
     # -- daemons
 
@@ -133,11 +134,33 @@ class Cluster:
                     found.add(child)
         return found
 
-    def run(self, *words, stdin=None, timeout=60, env=None, **settings):
-        """`tepui run SETTINGS -- WORDS` to its end, with everything it makes below this cluster's directory."""
-        return subprocess.run(
-            self.run_command(*words, **settings), capture_output=True, text=True, timeout=timeout, env=self.run_env(env)
+    def run(self, *words, timeout=60, env=None, **settings):
+        """`tepui run SETTINGS -- WORDS` to its end."""
+        run = self.start_run(self.run_command(*words, **settings), env)
+        try:
+            out, err = run.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            run.terminate()
+            out, err = run.communicate(timeout=20)
+            raise AssertionError(f"did not end within {timeout} s: {run.args}\n{out[-2000:]}\n{err[-4000:]}") from None
+        return subprocess.CompletedProcess(run.args, run.returncode, out, err)
+
+    def start_run(self, words, env=None):
+        """`tepui run` in the background; its processes, directories and cgroups are looked for at the end."""
+        run = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.run_env(env)
         )
+        self.run_marks.append(f"tepui-run-{run.pid}")
+        return run
+
+    def run_leftovers(self):
+        """What embedded coordinators and agents of `tepui run` left: their cgroups, runtime and work directories."""
+        left = []
+        for mark in self.run_marks:
+            left += leaks.all_left(mark) + [f"cgroup: {path}" for path in leaks.roots(mark)]
+            left += [f"directory: /run/{mark}"] * os.path.exists(f"/run/{mark}")
+        scratch = os.path.join(self.base, "tmp")
+        return left + [f"directory: {name}" for name in (os.listdir(scratch) if os.path.isdir(scratch) else [])]
 
     def run_command(self, *words, **settings):
         settings = {"image_store": os.path.join(self.base, "images"), **settings}
@@ -158,15 +181,19 @@ class Cluster:
             for daemon in reversed(self._ended):
                 daemon.stop()
             try:
-                wait.until(lambda: not leaks.all_left(self.mark), 5, "nothing is left")
+                wait.until(lambda: not self._all_left(), 5, "nothing is left")
             except wait.Timeout:
-                left = left or leaks.all_left(self.mark)
-            leaks.sweep(self.mark)
+                left = left or self._all_left()
+            for mark in [self.mark, *self.run_marks]:
+                leaks.sweep(mark)
         if failed or left:
             self.print_logs()
         trees.remove(self.base)
         if left and not failed:
             raise AssertionError("left behind:\n" + "\n".join(left))
+
+    def _all_left(self):
+        return leaks.all_left(self.mark) + self.run_leftovers()
 
     def _end_tasks(self):
         """Removes every framework and waits until no task of theirs is left; what is left after that."""
