@@ -3,7 +3,7 @@
 //! * [`registry`]: against Debian's `docker-registry`, with images pushed and converted by `skopeo` and made by `umoci`;
 //! * [`faults`]: against a server that counts, breaks off, lies and asks for tokens, and under `kill -9`;
 //! * [`overlay`]: layers mounted by overlayfs, compared with what `umoci` unpacks of the same image.
-//! * [`tls`]: certificates.
+//! * [`tls`] is about certificates.
 //!
 //! Needs root, and the Debian packages docker-registry, skopeo, umoci, busybox-static and openssl.
 
