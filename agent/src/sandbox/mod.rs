@@ -1,4 +1,13 @@
 //! Sandboxes: the directory that each container has for itself on the host.
+//!
+//! The core decides where one is ([`paths`]) and which variables its task finds ([`environment`]); it is made ([`create`])
+//! before the container is prepared, can be read over HTTP as long as it is there ([`files`]), and is removed
+//! some time after its task is over ([`gc`]).
 
+mod create;
 pub mod environment;
+pub mod files;
+pub mod gc;
 pub mod paths;
+
+pub use create::{SandboxError, create};

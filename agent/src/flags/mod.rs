@@ -1,0 +1,370 @@
+//! What an agent can be told: [`Settings`], the flags of `tepui agent` as data.
+//!
+//! Names, defaults and text forms are those of `mesos-agent`; where a default differs, its help says so.
+//! [`Settings::table`] writes them back as text for `GET_FLAGS`, `/flags` and `/state`. Flags that Mesos has and Tepui has not
+//! are in [`NOT_IMPLEMENTED`], so that they can be refused with the reason.
+
+mod absent;
+mod values;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use tepui_api::units::Duration;
+
+pub use absent::NOT_IMPLEMENTED;
+pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
+
+/// The flags of an agent.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = None)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own, named by Mesos")]
+pub struct Settings {
+    /// The coordinator: HOST:PORT, or file:///PATH of a file that holds HOST:PORT
+    #[arg(long, alias = "coordinator", value_name = "HOST:PORT")]
+    pub master: String,
+
+    /// Directory of sandboxes and of the agent's state. Must survive restarts of the agent
+    #[arg(long = "work_dir", value_name = "DIR")]
+    pub work_dir: PathBuf,
+
+    /// Directory of what need not survive a restart of the machine. By default one below /run/tepui that belongs to
+    /// the work directory, so that several agents on one machine do not meet (Mesos: /var/run/mesos)
+    #[arg(long = "runtime_dir", value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
+
+    /// IP address to listen on
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = "Network")]
+    pub ip: Ipv4Addr,
+
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 5051, help_heading = "Network")]
+    pub port: u16,
+
+    /// IP address under which others reach this agent, if not the one it listens on
+    #[arg(long = "advertise_ip", value_name = "IP", help_heading = "Network")]
+    pub advertise_ip: Option<Ipv4Addr>,
+
+    /// Port under which others reach this agent, if not the one it listens on
+    #[arg(long = "advertise_port", value_name = "PORT", help_heading = "Network")]
+    pub advertise_port: Option<u16>,
+
+    /// Hostname to show in offers. By default the name that belongs to the advertised IP address
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub hostname: Option<String>,
+
+    /// Look up the hostname of the IP address when --hostname is not given; if false, the address is shown
+    #[arg(long = "hostname_lookup", value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
+          help_heading = "Network")]
+    pub hostname_lookup: bool,
+
+    /// How long to wait at most between two attempts to reach the coordinator
+    #[arg(long = "registration_backoff_factor", value_name = "DURATION", default_value = "1secs",
+          value_parser = values::backoff_factor, help_heading = "Network")]
+    pub registration_backoff_factor: Duration,
+
+    /// What to offer: name(role):value;… or a JSON list. What of cpus, mem, disk and ports is not named is detected
+    #[arg(long, value_name = "RESOURCES", help_heading = "Resources")]
+    pub resources: Option<String>,
+
+    /// The role of resources that name none; "*" is everybody's
+    #[arg(long = "default_role", value_name = "ROLE", default_value = "*", help_heading = "Resources")]
+    pub default_role: String,
+
+    /// What is special about this machine, for frameworks to read: name:value;name:value
+    #[arg(long, value_name = "ATTRIBUTES", help_heading = "Resources")]
+    pub attributes: Option<String>,
+
+    /// How containers are kept apart, by isolators' names, split by commas (Mesos: posix/cpu,posix/mem)
+    #[arg(long, value_name = "NAMES", default_value = ISOLATION, help_heading = "Containers")]
+    pub isolation: String,
+
+    /// What makes containers: "mesos", the only one yet
+    #[arg(long, value_name = "NAMES", default_value = "mesos", help_heading = "Containers")]
+    pub containerizers: Containerizers,
+
+    /// How processes are made: "linux", the only one
+    #[arg(long, value_name = "NAME", default_value = "linux", help_heading = "Containers")]
+    pub launcher: Launcher,
+
+    /// Run tasks as the user that they, or their frameworks, name; if false, as the agent's user
+    #[arg(long = "switch_user", value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
+          help_heading = "Containers")]
+    pub switch_user: bool,
+
+    /// Where a container with an image finds its sandbox
+    #[arg(long = "sandbox_directory", value_name = "PATH", default_value = "/mnt/mesos/sandbox",
+          help_heading = "Containers")]
+    pub sandbox_directory: String,
+
+    /// Variables for all tasks: a JSON object of strings
+    #[arg(long = "executor_environment_variables", value_name = "JSON", help_heading = "Containers")]
+    pub executor_environment_variables: Option<Variables>,
+
+    /// How long a task has between SIGTERM and SIGKILL when its framework is removed
+    #[arg(long = "executor_shutdown_grace_period", value_name = "DURATION", default_value = "5secs",
+          help_heading = "Containers")]
+    pub executor_shutdown_grace_period: Duration,
+
+    /// Told to tasks whose framework checkpoints, as MESOS_SUBSCRIPTION_BACKOFF_MAX
+    #[arg(long = "executor_reregistration_timeout", value_name = "DURATION", default_value = "2secs",
+          value_parser = values::reregistration_timeout, help_heading = "Containers")]
+    pub executor_reregistration_timeout: Duration,
+
+    /// Kinds of images that containers may have: "docker", or nothing (Mesos: nothing)
+    #[arg(long = "image_providers", value_name = "NAMES", default_value = "docker", help_heading = "Images")]
+    pub image_providers: String,
+
+    /// Where images are pulled from when their name does not say: a registry's URL, or an absolute path of a
+    /// directory with archives
+    #[arg(long = "docker_registry", value_name = "URL", default_value = "https://registry-1.docker.io",
+          help_heading = "Images")]
+    pub docker_registry: String,
+
+    /// Directory of unpacked images
+    #[arg(long = "docker_store_dir", value_name = "DIR", default_value = "/tmp/mesos/store/docker",
+          help_heading = "Images")]
+    pub docker_store_dir: PathBuf,
+
+    /// Where cgroups are mounted
+    #[arg(long = "cgroups_hierarchy", value_name = "DIR", default_value = "/sys/fs/cgroup",
+          help_heading = "Cgroups")]
+    pub cgroups_hierarchy: PathBuf,
+
+    /// Name of the cgroup above those of the containers
+    #[arg(long = "cgroups_root", value_name = "NAME", default_value = "mesos", help_heading = "Cgroups")]
+    pub cgroups_root: String,
+
+    /// Limit CPU time to what a task has, even when the machine is idle
+    #[arg(long = "cgroups_enable_cfs", value_name = "BOOL", default_value_t = false, action = ArgAction::Set,
+          help_heading = "Cgroups")]
+    pub cgroups_enable_cfs: bool,
+
+    /// Limit memory and swap together, not memory alone
+    #[arg(long = "cgroups_limit_swap", value_name = "BOOL", default_value_t = false, action = ArgAction::Set,
+          help_heading = "Cgroups")]
+    pub cgroups_limit_swap: bool,
+
+    /// Count processes and threads of containers
+    #[arg(long = "cgroups_cpu_enable_pids_and_tids_count", value_name = "BOOL", default_value_t = false,
+          action = ArgAction::Set, help_heading = "Cgroups")]
+    pub cgroups_cpu_enable_pids_and_tids_count: bool,
+
+    /// Give containers with revocable cpus a lower priority
+    #[arg(long = "revocable_cpu_low_priority", value_name = "BOOL", default_value_t = true,
+          action = ArgAction::Set, help_heading = "Cgroups")]
+    pub revocable_cpu_low_priority: bool,
+
+    /// Time between two looks at the size of a sandbox
+    #[arg(long = "container_disk_watch_interval", value_name = "DURATION", default_value = "15secs",
+          help_heading = "Disk")]
+    pub container_disk_watch_interval: Duration,
+
+    /// End containers whose sandbox is larger than their disk
+    #[arg(long = "enforce_container_disk_quota", value_name = "BOOL", default_value_t = false,
+          action = ArgAction::Set, help_heading = "Disk")]
+    pub enforce_container_disk_quota: bool,
+
+    /// How long sandboxes are kept after their tasks; shorter when the disk fills
+    #[arg(long = "gc_delay", value_name = "DURATION", default_value = "1weeks", help_heading = "Disk")]
+    pub gc_delay: Duration,
+
+    /// Share of the disk to keep free, from 0 to 1
+    #[arg(long = "gc_disk_headroom", value_name = "SHARE", default_value = "0.1", help_heading = "Disk")]
+    pub gc_disk_headroom: Headroom,
+
+    /// Time between two looks for sandboxes to remove
+    #[arg(long = "disk_watch_interval", value_name = "DURATION", default_value = "1mins", help_heading = "Disk")]
+    pub disk_watch_interval: Duration,
+
+    /// What to do with tasks of an earlier run: "reconnect", the only one yet
+    #[arg(long, value_name = "HOW", default_value = "reconnect", help_heading = "Recovery")]
+    pub recover: Recover,
+
+    /// Which changes of the agent's resources, attributes and address a restart may bring: "equal" (none), the
+    /// only one yet
+    #[arg(long = "reconfiguration_policy", value_name = "POLICY", default_value = "equal",
+          help_heading = "Recovery")]
+    pub reconfiguration_policy: ReconfigurationPolicy,
+
+    /// Told to tasks whose framework checkpoints, as MESOS_RECOVERY_TIMEOUT
+    #[arg(long = "recovery_timeout", value_name = "DURATION", default_value = "15mins", help_heading = "Recovery")]
+    pub recovery_timeout: Duration,
+
+    /// How many ended tasks of a framework are remembered
+    #[arg(long = "max_completed_executors_per_framework", value_name = "N", default_value_t = 150,
+          help_heading = "Recovery")]
+    pub max_completed_executors_per_framework: usize,
+}
+
+/// The isolators that containers have unless others are named.
+const ISOLATION: &str = "cgroups/cpu,cgroups/mem,disk/du,filesystem/linux,docker/runtime,namespaces/pid";
+
+// === impl Settings ===
+
+impl Settings {
+    /// Each flag that has a value, with that value as text, sorted by name.
+    #[must_use]
+    pub fn table(&self) -> Vec<(&'static str, String)> {
+        let text = |value: &dyn ToString| Some(value.to_string());
+        let path = |value: &PathBuf| Some(value.display().to_string());
+        let all = [
+            ("advertise_ip", self.advertise_ip.map(|v| v.to_string())),
+            ("advertise_port", self.advertise_port.map(|v| v.to_string())),
+            ("attributes", self.attributes.clone()),
+            ("cgroups_cpu_enable_pids_and_tids_count", text(&self.cgroups_cpu_enable_pids_and_tids_count)),
+            ("cgroups_enable_cfs", text(&self.cgroups_enable_cfs)),
+            ("cgroups_hierarchy", path(&self.cgroups_hierarchy)),
+            ("cgroups_limit_swap", text(&self.cgroups_limit_swap)),
+            ("cgroups_root", text(&self.cgroups_root)),
+            ("container_disk_watch_interval", text(&self.container_disk_watch_interval)),
+            ("containerizers", text(&self.containerizers)),
+            ("default_role", text(&self.default_role)),
+            ("disk_watch_interval", text(&self.disk_watch_interval)),
+            ("docker_registry", text(&self.docker_registry)),
+            ("docker_store_dir", path(&self.docker_store_dir)),
+            ("enforce_container_disk_quota", text(&self.enforce_container_disk_quota)),
+            (
+                "executor_environment_variables",
+                self.executor_environment_variables.as_ref().map(ToString::to_string),
+            ),
+            ("executor_reregistration_timeout", text(&self.executor_reregistration_timeout)),
+            ("executor_shutdown_grace_period", text(&self.executor_shutdown_grace_period)),
+            ("gc_delay", text(&self.gc_delay)),
+            ("gc_disk_headroom", text(&self.gc_disk_headroom)),
+            ("hostname", self.hostname.clone()),
+            ("hostname_lookup", text(&self.hostname_lookup)),
+            ("image_providers", text(&self.image_providers)),
+            ("ip", text(&self.ip)),
+            ("isolation", text(&self.isolation)),
+            ("launcher", text(&self.launcher)),
+            ("master", text(&self.master)),
+            ("max_completed_executors_per_framework", text(&self.max_completed_executors_per_framework)),
+            ("port", text(&self.port)),
+            ("reconfiguration_policy", text(&self.reconfiguration_policy)),
+            ("recover", text(&self.recover)),
+            ("recovery_timeout", text(&self.recovery_timeout)),
+            ("registration_backoff_factor", text(&self.registration_backoff_factor)),
+            ("resources", self.resources.clone()),
+            ("revocable_cpu_low_priority", text(&self.revocable_cpu_low_priority)),
+            ("runtime_dir", self.runtime_dir.as_ref().and_then(path)),
+            ("sandbox_directory", text(&self.sandbox_directory)),
+            ("switch_user", text(&self.switch_user)),
+            ("work_dir", path(&self.work_dir)),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// The runtime directory: the one that is named, or the one that belongs to the work directory.
+    #[must_use]
+    pub fn runtime_dir(&self) -> PathBuf {
+        match &self.runtime_dir {
+            Some(directory) => directory.clone(),
+            None => {
+                let text = self.work_dir.to_string_lossy();
+                let name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+                PathBuf::from("/run/tepui").join(name.trim_matches('_'))
+            }
+        }
+    }
+
+    /// All flags at their defaults.
+    ///
+    /// # Panics
+    /// Never: every flag but the two given here has a default, which a test parses.
+    #[expect(clippy::expect_used, reason = "every flag but the two has a default; a test parses them")]
+    pub fn new(master: impl Into<String>, work_dir: impl Into<PathBuf>) -> Self {
+        let command = Self::augment_args(clap::Command::new("agent").no_binary_name(true));
+        let matches = command
+            .try_get_matches_from(["--master=localhost:5050", "--work_dir=/"])
+            .expect("all others have defaults");
+        let settings =
+            <Self as clap::FromArgMatches>::from_arg_matches(&matches).expect("all defaults are values");
+        Self { master: master.into(), work_dir: work_dir.into(), ..settings }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(given: &[&str]) -> Result<Settings, String> {
+        let command = Settings::augment_args(clap::Command::new("agent").no_binary_name(true));
+        let base = ["--work_dir=/w", "--coordinator=h:1"];
+        let matches =
+            command.try_get_matches_from(base.iter().chain(given)).map_err(|error| error.to_string())?;
+        <Settings as clap::FromArgMatches>::from_arg_matches(&matches).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_those_of_mesos() {
+        let table = Settings::new("h:1", "/w").table();
+        for (name, value) in [
+            ("cgroups_enable_cfs", "false"),
+            ("cgroups_root", "mesos"),
+            ("container_disk_watch_interval", "15secs"),
+            ("default_role", "*"),
+            ("disk_watch_interval", "1mins"),
+            ("executor_shutdown_grace_period", "5secs"),
+            ("gc_delay", "1weeks"),
+            ("gc_disk_headroom", "0.1"),
+            ("master", "h:1"),
+            ("port", "5051"),
+            ("recovery_timeout", "15mins"),
+            ("registration_backoff_factor", "1secs"),
+            ("sandbox_directory", "/mnt/mesos/sandbox"),
+            ("switch_user", "true"),
+            ("work_dir", "/w"),
+        ] {
+            assert!(table.contains(&(name, value.to_owned())), "{name}={value} in {table:?}");
+        }
+        assert!(table.is_sorted());
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_with_words() {
+        for (flag, words) in [
+            ("--recover=cleanup", "not implemented"),
+            ("--reconfiguration_policy=any", "not implemented"),
+            ("--containerizers=docker,mesos", "not implemented"),
+            ("--launcher=posix", "linux"),
+            ("--gc_disk_headroom=2", "between 0 and 1"),
+            ("--registration_backoff_factor=2mins", "at most 1mins"),
+            ("--executor_reregistration_timeout=1mins", "at most 15secs"),
+            ("--executor_environment_variables={\"A\":1}", "strings"),
+        ] {
+            let error = parse(&[flag]).unwrap_err();
+            assert!(error.contains(words), "{flag}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_flag_is_in_the_table_and_none_is_both_there_and_absent() {
+        let given = [
+            "--advertise_ip=10.0.0.1",
+            "--advertise_port=1",
+            "--attributes=a:b",
+            "--executor_environment_variables={\"A\":\"b\"}",
+            "--hostname=h",
+            "--resources=cpus:1",
+            "--runtime_dir=/r",
+        ];
+        let table = parse(&given).unwrap().table();
+        let command = Settings::augment_args(clap::Command::new("agent"));
+        let flags: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        for flag in &flags {
+            assert!(table.iter().any(|(name, _)| name == flag), "{flag} is not in the table");
+            assert!(NOT_IMPLEMENTED.iter().all(|(name, _)| name != flag), "{flag} is said to be absent");
+        }
+        assert_eq!(flags.len(), table.len());
+        assert!(NOT_IMPLEMENTED.is_sorted_by_key(|(name, _)| *name));
+    }
+
+    #[test]
+    fn agents_with_different_work_directories_do_not_share_a_runtime_directory() {
+        let runtime = |work_dir: &str| Settings::new("h:1", work_dir).runtime_dir();
+        assert_eq!(runtime("/var/lib/tepui/a"), PathBuf::from("/run/tepui/var_lib_tepui_a"));
+        assert_ne!(runtime("/a"), runtime("/b"));
+    }
+}

@@ -1,0 +1,126 @@
+//! The form of the records on disk: protobuf, so that later versions can add fields and still read what
+//! earlier ones wrote. Numbers once used are never used again for something else.
+
+use std::time::Duration;
+
+use tepui_api::v1::{ContainerId, FrameworkInfo, TaskInfo};
+
+use crate::core::{FrameworkFate, KillCause, KillOrder, TaskKey, TaskWrite};
+
+/// A framework.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FrameworkRecord {
+    /// As its scheduler described it.
+    #[prost(message, required, tag = "1")]
+    pub info: FrameworkInfo,
+    /// Its tasks are being ended.
+    #[prost(bool, required, tag = "2")]
+    pub shutting_down: bool,
+}
+
+/// A task.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TaskRecord {
+    /// What the framework asked for.
+    #[prost(message, required, tag = "1")]
+    pub info: TaskInfo,
+    /// Its container's id.
+    #[prost(string, required, tag = "2")]
+    pub container: String,
+    /// Its sandbox.
+    #[prost(string, required, tag = "3")]
+    pub directory: String,
+    /// Who it runs as.
+    #[prost(string, optional, tag = "4")]
+    pub user: Option<String>,
+    /// A kill that was begun.
+    #[prost(message, optional, tag = "5")]
+    pub kill: Option<KillRecord>,
+}
+
+/// A kill.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct KillRecord {
+    /// Why.
+    #[prost(enumeration = "Cause", required, tag = "1")]
+    pub cause: i32,
+    /// The grace period in nanoseconds.
+    #[prost(uint64, required, tag = "2")]
+    pub grace: u64,
+}
+
+/// Why a task is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Cause {
+    /// See [`KillCause::Asked`].
+    Asked = 0,
+    /// See [`KillCause::CompletionTime`].
+    CompletionTime = 1,
+    /// See [`KillCause::Abandoned`].
+    Abandoned = 2,
+}
+
+// === impl FrameworkRecord ===
+
+impl FrameworkRecord {
+    /// The record of a framework.
+    pub fn new(info: &FrameworkInfo, fate: FrameworkFate) -> Self {
+        Self { info: info.clone(), shutting_down: fate == FrameworkFate::ShuttingDown }
+    }
+
+    /// The framework of a record.
+    pub fn into_framework(self) -> (FrameworkInfo, FrameworkFate) {
+        let fate = if self.shutting_down { FrameworkFate::ShuttingDown } else { FrameworkFate::Active };
+        (self.info, fate)
+    }
+}
+
+// === impl TaskRecord ===
+
+impl TaskRecord {
+    /// The record of a task.
+    pub fn new(task: &TaskWrite) -> Self {
+        Self {
+            info: (*task.info).clone(),
+            container: task.container.value.clone(),
+            directory: task.directory.to_string_lossy().into_owned(),
+            user: task.user.clone(),
+            kill: task.kill.map(KillRecord::new),
+        }
+    }
+
+    /// The task of a record.
+    pub fn into_task(self, key: TaskKey) -> TaskWrite {
+        TaskWrite {
+            key,
+            info: self.info.into(),
+            container: ContainerId::new(self.container),
+            directory: self.directory.into(),
+            user: self.user,
+            kill: self.kill.map(KillRecord::order),
+        }
+    }
+}
+
+// === impl KillRecord ===
+
+impl KillRecord {
+    fn new(order: KillOrder) -> Self {
+        let cause = match order.cause {
+            KillCause::Asked => Cause::Asked,
+            KillCause::CompletionTime => Cause::CompletionTime,
+            KillCause::Abandoned => Cause::Abandoned,
+        };
+        Self { cause: cause as i32, grace: u64::try_from(order.grace.as_nanos()).unwrap_or(u64::MAX) }
+    }
+
+    fn order(self) -> KillOrder {
+        let cause = match self.cause() {
+            Cause::Asked => KillCause::Asked,
+            Cause::CompletionTime => KillCause::CompletionTime,
+            Cause::Abandoned => KillCause::Abandoned,
+        };
+        KillOrder { cause, grace: Duration::from_nanos(self.grace) }
+    }
+}
