@@ -1,7 +1,7 @@
 //! Messages from and to bytes, as JSON or protobuf.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, Unexpected};
 
 use crate::shape;
 
@@ -92,6 +92,11 @@ pub fn encode<M: Wire>(media: MediaType, message: &M) -> Vec<u8> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_json<M: Wire>(bytes: &[u8]) -> Result<M, DecodeError> {
+    // serde would take a list for the fields in their order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        let error = serde_json::Error::invalid_type(Unexpected::Seq, &"an object");
+        return Err(DecodeError::Json { message: M::NAME, path: String::new(), error });
+    }
     if let Ok(message) = serde_json::from_slice(bytes) {
         return Ok(message);
     }

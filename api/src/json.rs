@@ -168,17 +168,14 @@ macro_rules! int_adapter {
                 Self::from_number(number).map(Read::Value)
             }
 
-            #[allow(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "`as` saturates; a fraction is cut off, as in Mesos"
-            )]
+            #[expect(clippy::cast_possible_truncation, reason = "a fraction is cut off, as in Mesos")]
             fn from_number<E: de::Error>(number: Number) -> Result<$ty, E> {
                 let out_of_range = || E::invalid_value(number.unexpected(), &Self::EXPECTED);
                 match number {
                     Number::Unsigned(v) => <$ty>::try_from(v).map_err(|_| out_of_range()),
                     Number::Signed(v) => <$ty>::try_from(v).map_err(|_| out_of_range()),
-                    Number::Float(v) => Ok(v as $ty),
+                    // No double is beyond what an i128 tells apart from this type's ends.
+                    Number::Float(v) => <$ty>::try_from(v as i128).map_err(|_| out_of_range()),
                 }
             }
         }

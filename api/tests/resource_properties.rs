@@ -11,6 +11,9 @@ use tepui_api::v1::resource::reservation_info::Type as ReservationType;
 use tepui_api::v1::resource::{AllocationInfo, DiskInfo, ReservationInfo, RevocableInfo, SharedInfo};
 use tepui_api::v1::value;
 
+/// Of each law.
+const CASES: u32 = if cfg!(debug_assertions) { 300 } else { 3000 };
+
 fn of_type(name: &str, kind: value::Type) -> v1::Resource {
     v1::Resource { name: name.into(), r#type: kind as i32, ..Default::default() }
 }
@@ -169,7 +172,7 @@ fn anything() -> impl Strategy<Value = v1::Resource> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn adding_is_commutative_and_associative(a in some(), b in some(), c in some()) {

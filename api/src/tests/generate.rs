@@ -47,14 +47,15 @@ impl Random {
         }
     }
 
+    /// Not -0.0: prost takes a map's value for its default, which equals it, and leaves it out.
     fn double(&mut self) -> f64 {
         match self.below(8) {
-            0 => *self.pick(&[0.0, -0.0, 1.5, 1e-300, f64::MAX, f64::MIN_POSITIVE, 5e-324]),
+            0 => *self.pick(&[0.0, 1.5, 1e-300, f64::MAX, f64::MIN_POSITIVE, 5e-324]),
             1 => *self.pick(&[f64::INFINITY, f64::NEG_INFINITY, f64::NAN]),
             2 => self.integer() as f64,
             3 => (self.next() % 10_000_000) as f64 / 1000.0,
             4 => 1.7e9 + (self.next() % 1_000_000_000) as f64 / 1e9,
-            _ => Some(f64::from_bits(self.next())).filter(|d| !d.is_nan()).unwrap_or(f64::NAN),
+            _ => Some(f64::from_bits(self.next())).filter(|d| !d.is_nan() && *d != 0.0).unwrap_or(f64::NAN),
         }
     }
 

@@ -58,6 +58,25 @@ const PIECES: &[&[u8]] = &[
     b"{\"value\":",
 ];
 
+/// Of every kind, and in each of the forms.
+const RESOURCES: &str = r#"[
+    {"name": "cpus", "type": "SCALAR", "scalar": {"value": 1.5}},
+    {"name": "mem", "type": "SCALAR", "scalar": {"value": 64}, "role": "r"},
+    {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": 1, "end": 5}, {"begin": 7, "end": 9}]}},
+    {"name": "set", "type": "SET", "set": {"item": ["a", "b", "c"]}, "allocation_info": {"role": "r"}},
+    {"name": "cpus", "type": "SCALAR", "scalar": {"value": 2}, "revocable": {}, "provider_id": {"value": "p"}},
+    {"name": "mem", "type": "SCALAR", "scalar": {"value": 8}, "role": "r", "reservation": {"principal": "p"}},
+    {"name": "mem", "type": "SCALAR", "scalar": {"value": 8}, "reservations": [
+        {"type": "STATIC", "role": "r"}, {"type": "DYNAMIC", "role": "r/s", "labels": {"labels": [{"key": "k"}]}}]},
+    {"name": "disk", "type": "SCALAR", "scalar": {"value": 10}, "shared": {},
+        "reservations": [{"type": "DYNAMIC", "role": "r"}],
+        "disk": {"persistence": {"id": "v"}, "volume": {"mode": "RW", "container_path": "data"}}},
+    {"name": "disk", "type": "SCALAR", "scalar": {"value": 10},
+        "disk": {"source": {"type": "MOUNT", "mount": {"root": "/mnt"}}}},
+    {"name": "disk", "type": "SCALAR", "scalar": {"value": 10},
+        "disk": {"source": {"type": "RAW", "id": "i", "profile": "fast", "vendor": "v"}}}
+]"#;
+
 #[test]
 fn broken_input_is_refused_or_read_without_a_panic() {
     let count = std::env::var("TEPUI_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(DEFAULT);
@@ -102,7 +121,12 @@ fn broken_input_is_refused_or_read_without_a_panic() {
 fn broken_resources_are_refused_or_added_up() {
     let count = if cfg!(debug_assertions) { 5_000 } else { 100_000 };
     let mut random = Random::new(0xca5e);
-    let (case, seeds) = seeds("mesos.v1.Resource", &mut random);
+    let case = Case::named("mesos.v1.Resource");
+    let seeds: Vec<Written> = serde_json::from_str::<Vec<serde_json::Value>>(RESOURCES)
+        .expect("a list")
+        .iter()
+        .map(|json| (case.from_json)(json.to_string().as_bytes()).expect("a valid resource"))
+        .collect();
     let mut sum = Resources::new();
     let mut valid = 0usize;
     for _ in 0..count {
@@ -123,7 +147,7 @@ fn broken_resources_are_refused_or_added_up() {
         assert!(sum.contains(&resources), "{sum} should contain {resources}");
     }
     println!("{count} mutated resources: {valid} were valid");
-    assert!(valid > count / 1000, "hardly any were valid: {valid}");
+    assert!(valid > count / 20, "hardly any were valid: {valid}");
 }
 
 fn seeds(name: &str, random: &mut Random) -> (Case, Vec<Written>) {
@@ -154,7 +178,9 @@ fn records(stream: &[u8], case: Case) -> Result<Written, String> {
 /// One to four changes to an input; `other` is what parts of it are mixed with.
 fn mutated(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = input.to_vec();
-    for _ in 0..=random.below(4) {
+    // One change most of the time, so that much is still whole around it.
+    let changes = *random.pick(&[1, 1, 1, 2, 4]);
+    for _ in 0..changes {
         let at = random.below(bytes.len() + 1);
         match random.below(9) {
             0 | 1 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
