@@ -1,5 +1,7 @@
 //! How the house is built: nothing to install before it builds, and dependencies that run one way.
 
+#![allow(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
