@@ -167,8 +167,7 @@ pub enum Reply {
     Ok,
     /// `200 OK` and the event stream, with its `Mesos-Stream-Id`.
     Subscribed,
-    /// `200 OK` with a message, for the scheduler calls that are answered at once
-    /// (`RECONCILE_OPERATIONS`).
+    /// `200 OK` with a message, for a call that is answered with one.
     Response(Box<ResponseBody>),
     /// A status and a sentence as plain text.
     Refused {
@@ -232,6 +231,8 @@ pub struct Settings {
     pub agent_reregister_timeout: Duration,
     /// Between two rounds of offers to which no event gave rise. 1 s in Mesos.
     pub allocation_interval: Duration,
+    /// From an event that gives rise to offers to those offers, so that many events make one round.
+    pub allocation_delay: Duration,
     /// Offers that are not answered in this time are rescinded; never, without.
     pub offer_timeout: Option<Duration>,
     /// How many frameworks that ended are remembered. 50 in Mesos.
@@ -263,6 +264,7 @@ impl Settings {
             max_agent_ping_timeouts: 5,
             agent_reregister_timeout: Duration::from_mins(10),
             allocation_interval: Duration::from_secs(1),
+            allocation_delay: Duration::from_millis(1),
             offer_timeout: None,
             max_completed_frameworks: 50,
             max_completed_tasks_per_framework: 1000,

@@ -4,16 +4,19 @@
 //! changes while a reader still holds it. Readers walk the maps, or ask for the answers of the
 //! operator API.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
+use tepui_api::resources::Resources;
 use tepui_api::v1::master::response::{
     GetAgents, GetExecutors, GetFrameworks, GetRoles, GetTasks, get_executors,
 };
 use tepui_api::v1::{AgentId, AgentInfo, FrameworkId, MasterInfo, Role, Task, TimeInfo};
 
 use super::agent::Agent;
-use super::framework::Framework;
+use super::framework::{Framework, sum};
+use super::io::Settings;
 
 /// The whole state at one moment.
 #[derive(Debug, Clone)]
@@ -78,6 +81,20 @@ pub struct Counters {
 }
 
 impl Snapshot {
+    /// An empty cluster.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            master: Arc::new(settings.master.clone()),
+            frameworks: OrdMap::new(),
+            completed_frameworks: Vector::new(),
+            agents: OrdMap::new(),
+            recovered_agents: OrdMap::new(),
+            unreachable_agents: OrdMap::new(),
+            weights: settings.weights.iter().cloned().collect(),
+            counters: Counters::default(),
+        }
+    }
+
     /// Answers `GET_FRAMEWORKS`.
     #[must_use]
     pub fn get_frameworks(&self) -> GetFrameworks {
@@ -138,7 +155,7 @@ impl Snapshot {
 
     /// Tasks on agents that fell silent, of all frameworks.
     pub fn unreachable_tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
-        self.every_framework().flat_map(|framework| &framework.unreachable_tasks)
+        self.every_framework().flat_map(|framework| framework.unreachable_tasks.iter())
     }
 
     /// Tasks that ended, of all frameworks, those that ended too among them.
@@ -146,10 +163,38 @@ impl Snapshot {
         self.every_framework().flat_map(|framework| &framework.completed_tasks)
     }
 
-    /// The roles that have frameworks, a weight or resources.
+    /// The roles that frameworks are in, or that have a weight or reservations, by name.
     #[must_use]
     pub fn roles(&self) -> Vec<Role> {
-        Vec::new()
+        let mut roles: BTreeMap<String, (Vec<FrameworkId>, Resources)> = BTreeMap::new();
+        for framework in self.frameworks.values() {
+            for role in framework.roles() {
+                roles.entry(role).or_default().0.push(framework.id.clone());
+            }
+            let offered = framework.offers.values().map(|held| &held.resources);
+            for (role, resources) in sum(framework.used.values().chain(offered)).allocations() {
+                let entry = roles.entry(role.to_string()).or_default();
+                entry.1 += &resources;
+                if !entry.0.contains(&framework.id) {
+                    entry.0.push(framework.id.clone());
+                }
+            }
+        }
+        for agent in self.agents.values() {
+            for role in agent.total.reservations().into_keys() {
+                roles.entry(role.to_string()).or_default();
+            }
+        }
+        for role in self.weights.keys() {
+            roles.entry(role.clone()).or_default();
+        }
+        let role = |(name, (frameworks, resources)): (String, (Vec<FrameworkId>, Resources))| Role {
+            weight: self.weights.get(&name).copied().unwrap_or(1.0),
+            name,
+            frameworks,
+            resources: resources.unallocated().to_wire(),
+        };
+        roles.into_iter().map(role).collect()
     }
 
     fn every_framework(&self) -> impl Iterator<Item = &Arc<Framework>> {

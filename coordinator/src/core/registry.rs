@@ -1,0 +1,147 @@
+//! What waits for the registry, and what it held at the start.
+//!
+//! Whether an agent is admitted, unreachable or gone is only acted on, and told to anyone, once the
+//! registry has it. While it writes something of an agent, nothing else is begun with that agent: a
+//! registration that comes meanwhile waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tepui_api::link::Register;
+use tepui_api::v1::{AgentId, TimeInfo};
+
+use super::io::{Recovered, RegistryChange, Ticket};
+use super::join::Arrival;
+use super::leave::Departure;
+use super::timers::Timer;
+use super::{Core, Output, events};
+
+/// Between two looks for agents to forget, as in Mesos.
+const GC_INTERVAL: Duration = Duration::from_mins(15);
+
+/// What goes on once the registry has a change.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A new agent joins.
+    Admit(Box<Arrival>),
+    /// An agent comes that is admitted, or was, but has not been here since the start or since it
+    /// was unreachable.
+    Readmit(Box<Arrival>),
+    /// A registered agent comes back changed.
+    Resume(Box<Arrival>),
+    /// A registered or awaited agent has fallen silent.
+    Unreachable { agent: AgentId, since: TimeInfo, message: String },
+    /// A registered agent leaves for good.
+    Remove { agent: AgentId, cause: String },
+    /// Nothing; these are forgotten.
+    Forget(Vec<AgentId>),
+}
+
+impl Core {
+    pub(super) fn recover(&mut self, recovered: Recovered) {
+        for info in recovered.admitted {
+            if let Some(id) = info.id.clone() {
+                self.state.recovered_agents.insert(id, Arc::new(info));
+            }
+        }
+        self.state.unreachable_agents = recovered.unreachable.into_iter().collect();
+        let uptime = self.now.uptime;
+        if !self.state.recovered_agents.is_empty() {
+            self.timers.set(uptime + self.settings.agent_reregister_timeout, Timer::ReregistrationEnds);
+        }
+        self.timers.set(uptime + GC_INTERVAL, Timer::RegistryGc);
+    }
+
+    /// Asks for a change to be written, and says what goes on then.
+    pub(super) fn persist(&mut self, agent: Option<&AgentId>, change: RegistryChange, pending: Pending) {
+        let ticket = Ticket(self.next.ticket);
+        self.next.ticket += 1;
+        if let Some(agent) = agent {
+            let new = self.in_registry.insert(agent.clone());
+            debug_assert!(new, "one change of an agent is written at a time");
+        }
+        self.pending.insert(ticket, pending);
+        self.out.push(Output::Persist { ticket, change });
+    }
+
+    pub(super) fn persisted(&mut self, ticket: Ticket) {
+        let Some(pending) = self.pending.remove(&ticket) else { return };
+        match pending {
+            Pending::Admit(arrival) => self.admitted(*arrival),
+            Pending::Readmit(arrival) => {
+                let agent = self.written(arrival.register.agent.id.as_ref());
+                self.readmitted(*arrival);
+                self.go_on_with(agent);
+            }
+            Pending::Resume(arrival) => {
+                let agent = self.written(arrival.register.agent.id.as_ref());
+                self.resume(*arrival);
+                self.go_on_with(agent);
+            }
+            Pending::Unreachable { agent, since, message } => {
+                self.written(Some(&agent));
+                self.unreachable(&agent, since, &message);
+                self.go_on_with(Some(agent));
+            }
+            Pending::Remove { agent, cause } => {
+                self.written(Some(&agent));
+                self.state.counters.slave_removals += 1;
+                self.take_down(&agent, &Departure::Removed { cause: &cause });
+                self.go_on_with(Some(agent));
+            }
+            Pending::Forget(agents) => {
+                for agent in agents {
+                    self.state.unreachable_agents.remove(&agent);
+                    self.unreachable_tasks.remove(&agent);
+                }
+            }
+        }
+    }
+
+    fn written(&mut self, agent: Option<&AgentId>) -> Option<AgentId> {
+        self.in_registry.remove(agent?);
+        agent.cloned()
+    }
+
+    /// A registration that came while the registry was writing.
+    fn go_on_with(&mut self, agent: Option<AgentId>) {
+        if let Some(agent) = agent
+            && let Some(arrival) = self.joining.waiting.remove(&agent)
+            && self.joining.open.contains(&arrival.link)
+        {
+            self.rejoin(arrival);
+        }
+    }
+
+    /// Gives up on the agents that were awaited after the start.
+    pub(super) fn reregistration_ends(&mut self) {
+        let awaited: Vec<AgentId> = self.state.recovered_agents.keys().cloned().collect();
+        for agent in awaited {
+            if !self.in_registry.contains(&agent) {
+                self.mark_unreachable(&agent, "the agent did not come back after the coordinator's start");
+            }
+        }
+    }
+
+    /// Forgets unreachable agents beyond the limits of age and number, the oldest first.
+    pub(super) fn collect_registry_garbage(&mut self) {
+        let mut agents: Vec<(TimeInfo, AgentId)> =
+            self.state.unreachable_agents.iter().map(|(agent, since)| (*since, agent.clone())).collect();
+        agents.sort_unstable_by(|a, b| (a.0.nanoseconds, &a.1).cmp(&(b.0.nanoseconds, &b.1)));
+        let surplus = agents.len().saturating_sub(self.settings.registry_max_agent_count);
+        let limit = events::time_info(self.now.wall.saturating_sub(self.settings.registry_max_agent_age));
+        let old = agents.iter().take_while(|(since, _)| since.nanoseconds < limit.nanoseconds).count();
+        agents.truncate(surplus.max(old));
+        let agents: Vec<AgentId> =
+            agents.into_iter().map(|(_, agent)| agent).filter(|agent| !self.in_registry.contains(agent)).collect();
+        if !agents.is_empty() {
+            self.persist(None, RegistryChange::Forget(agents.clone()), Pending::Forget(agents));
+        }
+        self.timers.set(self.now.uptime + GC_INTERVAL, Timer::RegistryGc);
+    }
+}
+
+/// Whether what an agent says of itself differs from what the registry has.
+pub(super) fn differs(registry: &tepui_api::v1::AgentInfo, register: &Register) -> bool {
+    *registry != register.agent
+}
