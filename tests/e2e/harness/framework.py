@@ -39,10 +39,10 @@ class Framework:
 
     # -- the stream
 
-    def subscribe(self, force=False, wait_subscribed=True, **subscribe):
+    def subscribe(self, wait_subscribed=True, **subscribe):
         """Opens the stream and reads it on a thread of its own; returns the SUBSCRIBED event."""
         info = dict(self.info)
-        call = {"type": "SUBSCRIBE", "subscribe": {"framework_info": info, "force": force, **subscribe}}
+        call = {"type": "SUBSCRIBE", "subscribe": {"framework_info": info, **subscribe}}
         if self.id:
             info["id"] = {"value": self.id}
             call["framework_id"] = {"value": self.id}
