@@ -8,7 +8,7 @@ import tempfile
 import uuid
 
 from . import leaks, trees, wait, web
-from .daemon import Daemon, flags_of
+from .daemon import Daemon
 
 REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../.."))
 
@@ -163,8 +163,10 @@ class Cluster:
         return left + [f"directory: {name}" for name in (os.listdir(scratch) if os.path.isdir(scratch) else [])]
 
     def run_command(self, *words, **settings):
+        """The words of `tepui run`; a setting that is True is a flag without a value."""
         settings = {"image_store": os.path.join(self.base, "images"), **settings}
-        return [binary(), "run", *flags_of(settings), *(["--", *words] if words else [])]
+        flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in settings.items()]
+        return [binary(), "run", *flags, *(["--", *words] if words else [])]
 
     def run_env(self, env=None):
         """Marks the processes of `tepui run`, and puts its directories below this cluster's."""
