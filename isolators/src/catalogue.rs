@@ -20,6 +20,13 @@ pub(crate) struct Parts<'a> {
     pub cgroups: Option<Arc<Cgroups>>,
 }
 
+impl Parts<'_> {
+    /// The cgroups, for an isolator that drives a controller.
+    pub fn cgroups(&self) -> Result<Arc<Cgroups>, CgroupError> {
+        self.cgroups.clone().ok_or(CgroupError::NoController("any"))
+    }
+}
+
 type Make = fn(&Parts) -> Result<Arc<dyn Isolator>, CgroupError>;
 
 /// What stands behind a name.
@@ -44,23 +51,27 @@ const fn here_with(make: Make, needs: &'static str) -> Entry {
     Entry::Here { make, controllers: &[], needs: Some(needs) }
 }
 
+const fn cgroup(make: Make, controllers: &'static [Controller]) -> Entry {
+    Entry::Here { make, controllers, needs: None }
+}
+
 /// All isolators of Mesos 1.11, in the order of `prepare`.
 const CATALOGUE: &[(&str, Entry)] = &[
     ("filesystem/windows", Entry::MesosOnly),
     ("filesystem/posix", here(builtin::filesystem_posix::make)),
     ("filesystem/linux", here(builtin::filesystem_linux::make)),
     ("filesystem/shared", Entry::MesosOnly),
-    ("posix/cpu", Entry::MesosOnly),
-    ("posix/mem", Entry::MesosOnly),
+    ("posix/cpu", here(builtin::posix_cpu::make)),
+    ("posix/mem", here(builtin::posix_mem::make)),
     ("posix/rlimits", Entry::MesosOnly),
     ("windows/cpu", Entry::MesosOnly),
     ("windows/mem", Entry::MesosOnly),
     ("cgroups/blkio", Entry::MesosOnly),
-    ("cgroups/cpu", Entry::MesosOnly),
+    ("cgroups/cpu", cgroup(builtin::cgroups_cpu::make, &[Controller::Cpu, Controller::Cpuacct])),
     ("cgroups/cpuset", Entry::MesosOnly),
     ("cgroups/devices", Entry::MesosOnly),
     ("cgroups/hugetlb", Entry::MesosOnly),
-    ("cgroups/mem", Entry::MesosOnly),
+    ("cgroups/mem", cgroup(builtin::cgroups_mem::make, &[Controller::Memory])),
     ("cgroups/net_cls", Entry::MesosOnly),
     ("cgroups/net_prio", Entry::MesosOnly),
     ("cgroups/perf_event", Entry::MesosOnly),
@@ -78,7 +89,7 @@ const CATALOGUE: &[(&str, Entry)] = &[
     ("volume/image", Entry::MesosOnly),
     ("volume/secret", Entry::MesosOnly),
     ("volume/csi", Entry::MesosOnly),
-    ("disk/du", Entry::MesosOnly),
+    ("disk/du", here(builtin::disk_du::make)),
     ("disk/xfs", Entry::MesosOnly),
     ("linux/seccomp", Entry::MesosOnly),
     ("gpu/nvidia", Entry::MesosOnly),

@@ -1,11 +1,19 @@
 //! The isolators that come with Tepui, one file each, named after them.
 
+mod amounts;
 pub mod cgroups_base;
+pub mod cgroups_cpu;
+pub mod cgroups_mem;
+pub mod disk_du;
 pub mod docker_runtime;
 pub mod filesystem_linux;
 pub mod filesystem_posix;
 pub mod namespaces_ipc;
 pub mod namespaces_pid;
+pub mod posix_cpu;
+pub mod posix_mem;
+mod proc_tree;
+mod table;
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 

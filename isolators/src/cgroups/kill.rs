@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::tree::children;
-use super::{CgroupError, Cgroups, Controller, Hierarchies, Killer, files, relative};
+use super::{CgroupError, Cgroups, Controller, Hierarchies, Killer, Version, files, relative};
 use crate::isolator::ContainerId;
 
 /// The longest pause between two looks at who is left.
@@ -25,7 +25,7 @@ impl Killer {
                 return Ok(Killer::Kill(dir));
             }
         }
-        match hierarchies.with(Controller::Freezer).filter(|tree| tree.version == super::Version::V1) {
+        match hierarchies.with(Controller::Freezer).filter(|tree| tree.version == Version::V1) {
             Some(freezer) => Ok(Killer::Freezer(freezer.mount.join(root))),
             None => Ok(Killer::Signals),
         }
@@ -48,10 +48,29 @@ impl Cgroups {
     /// # Errors
     /// When a cgroup cannot be read.
     pub fn processes(&self, id: &ContainerId) -> Result<BTreeSet<i32>, CgroupError> {
+        self.members(id, |_| "cgroup.procs")
+    }
+
+    /// The threads of those processes.
+    ///
+    /// # Errors
+    /// When a cgroup cannot be read.
+    pub fn threads(&self, id: &ContainerId) -> Result<BTreeSet<i32>, CgroupError> {
+        self.members(id, |version| match version {
+            Version::V1 => "tasks",
+            Version::V2 => "cgroup.threads",
+        })
+    }
+
+    fn members(
+        &self,
+        id: &ContainerId,
+        file: fn(Version) -> &'static str,
+    ) -> Result<BTreeSet<i32>, CgroupError> {
         let path = relative(id)?;
         let mut found = BTreeSet::new();
         for tree in self.all_trees() {
-            collect(&tree.dir.join(&path), &mut found)?;
+            collect(&tree.dir.join(&path), file(tree.version), &mut found)?;
         }
         Ok(found)
     }
@@ -112,9 +131,9 @@ fn unless_gone(written: Result<(), CgroupError>) -> Result<(), CgroupError> {
     }
 }
 
-fn collect(dir: &Path, into: &mut BTreeSet<i32>) -> Result<(), CgroupError> {
-    let Some(text) = files::read_if_there(&dir.join("cgroup.procs"))? else { return Ok(()) };
+fn collect(dir: &Path, file: &str, into: &mut BTreeSet<i32>) -> Result<(), CgroupError> {
+    let Some(text) = files::read_if_there(&dir.join(file))? else { return Ok(()) };
     // A process of another PID namespace reads as 0, and signalling 0 would hit the agent's own group.
     into.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
-    children(dir)?.iter().try_for_each(|child| collect(child, into))
+    children(dir)?.iter().try_for_each(|child| collect(child, file, into))
 }

@@ -23,6 +23,7 @@ use crate::isolator::ContainerId;
 
 pub use dynmods::favor_dynmods;
 pub use hierarchy::{Controller, Hierarchies, Hierarchy, InV2, Version};
+pub(crate) use tree::children;
 
 /// The child of a v2 cgroup that holds a container's processes.
 const LEAF: &str = "leaf";
@@ -176,9 +177,18 @@ impl Cgroups {
     /// # Errors
     /// When the id is no name for a directory, or no tree has the controller.
     pub fn dir(&self, id: &ContainerId, controller: Controller) -> Result<(PathBuf, Version), CgroupError> {
+        let (root, version) = self.root(controller)?;
+        Ok((root.join(relative(id)?), version))
+    }
+
+    /// `--cgroups_root` in the tree of a controller.
+    ///
+    /// # Errors
+    /// When no tree has the controller.
+    pub fn root(&self, controller: Controller) -> Result<(PathBuf, Version), CgroupError> {
         let tree =
             self.hierarchies.with(controller).ok_or(CgroupError::NoController(controller.v1_name()))?;
-        Ok((tree.mount.join(&self.root).join(relative(id)?), tree.version))
+        Ok((tree.mount.join(&self.root), tree.version))
     }
 
     /// The `cgroup.procs` files into which a process is written to be in all cgroups of the container.

@@ -136,7 +136,7 @@ fn collect(
 }
 
 /// The cgroups directly in a cgroup; none if it is not there.
-pub(super) fn children(dir: &Path) -> Result<Vec<PathBuf>, CgroupError> {
+pub(crate) fn children(dir: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     let failed = |source| CgroupError::io("list", dir, source);
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
