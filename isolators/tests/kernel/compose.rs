@@ -1,0 +1,65 @@
+//! From names to isolators.
+
+use tepui_isolators::{BuildError, Settings, build, known};
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::support::{Host, Root};
+
+fn fails(names: &[&str]) -> BuildError {
+    let root = Root::new();
+    let settings = Settings { cgroups_root: root.0.clone(), ..Settings::default() };
+    build(names, &settings, &unbounded_channel().0).err().unwrap()
+}
+
+fn names(list: &[&str]) -> Vec<String> {
+    let host = Host::new(list, |_| {});
+    host.composition.isolators.iter().map(|isolator| isolator.name().to_owned()).collect()
+}
+
+#[test]
+fn the_order_is_ours_whatever_the_users_is() {
+    let expected = ["cgroups", "filesystem/linux", "cgroups/cpu", "cgroups/mem", "namespaces/pid", "disk/du"];
+    assert_eq!(
+        names(&["disk/du", "cgroups/mem", "namespaces/pid", "cgroups/cpu", "filesystem/linux"]),
+        expected
+    );
+    assert_eq!(
+        names(&["filesystem/linux", "cgroups/cpu", "namespaces/pid", "cgroups/mem", "disk/du"]),
+        expected
+    );
+}
+
+#[test]
+fn older_names_and_defaults_are_resolved() {
+    assert_eq!(names(&["process"]), ["cgroups", "filesystem/posix", "posix/cpu", "posix/mem"]);
+    assert_eq!(
+        names(&["cgroups", "posix/disk"]),
+        ["cgroups", "filesystem/posix", "cgroups/cpu", "cgroups/mem", "disk/du"]
+    );
+    assert_eq!(names(&["cgroups/all"]), ["cgroups", "filesystem/posix", "cgroups/cpu", "cgroups/mem"]);
+    assert!(Host::new(&["posix/disk"], |_| {}).composition.has("disk/du"));
+}
+
+#[test]
+fn every_isolator_of_mesos_is_known_and_those_not_built_say_so() {
+    assert_eq!(known().count(), 40);
+    for (name, here) in known().filter(|(_, here)| !here) {
+        let error = fails(&[name]);
+        assert!(matches!(&error, BuildError::NotImplemented(found, _) if found == name), "{here} {error}");
+        assert!(error.to_string().contains("not implemented") && error.to_string().contains(name));
+    }
+}
+
+#[test]
+fn wrong_lists_say_what_is_wrong() {
+    let error = fails(&["cgroups/cpu", "cgroups/cpus"]).to_string();
+    assert!(
+        error.contains("'cgroups/cpus' in --isolation is unknown") && error.contains("cgroups/mem"),
+        "{error}"
+    );
+    assert_eq!(fails(&["disk/du", "disk/du"]).to_string(), "'disk/du' is in --isolation twice");
+    assert!(matches!(fails(&["filesystem/linux", "filesystem/posix"]), BuildError::Exclusive(..)));
+    assert!(
+        matches!(fails(&["namespaces/pid"]), BuildError::Needs(name, "filesystem/linux") if name == "namespaces/pid")
+    );
+}
