@@ -3,10 +3,12 @@
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tepui_api::v1::MasterInfo;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::core;
@@ -50,18 +52,21 @@ pub enum Failure {
     Core,
 }
 
-/// A coordinator that is running. Dropping it without [`Running::stop`] leaves its threads to end with
-/// the process.
+/// A coordinator that is running. Dropping it ends its threads; [`Running::stop`] also waits for them.
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddrV4,
     info: Arc<MasterInfo>,
     work_dir: Option<PathBuf>,
-    core: CoreHandle,
+    core: StopOnDrop,
     server: Server,
-    /// Ends with the core's thread and then the registry's.
-    ended: tokio::task::JoinHandle<Result<(), Failure>>,
+    /// Comes when the core's thread and the registry's have ended; `None` once that was seen.
+    ended: Option<oneshot::Receiver<Result<(), Failure>>>,
 }
+
+/// Ends the core's thread when it is dropped, and with it all others.
+#[derive(Debug)]
+struct StopOnDrop(CoreHandle);
 
 /// Starts a coordinator: reads its registry, listens, and serves.
 ///
@@ -90,15 +95,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let CoreThread { thread: core } =
         CoreThread::start(core_settings(&settings, &info), recovered, observers, incoming, changes)
             .map_err(StartError::Thread)?;
-    // Joining waits for the threads, so it needs one of its own.
-    let ended = tokio::task::spawn_blocking(move || {
-        let core = core.join();
-        match registry.join() {
-            Ok(Err(error)) => Err(error.into()),
-            Ok(Ok(())) if core.is_ok() => Ok(()),
-            Ok(Ok(())) | Err(_) => Err(Failure::Core),
-        }
-    });
+    let ended = watch_over(core, registry).map_err(StartError::Thread)?;
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let work_dir = settings.work_dir.clone();
@@ -112,7 +109,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         operator_streams: 0.into(),
     });
     let server = Server::start(listener, context);
-    Ok(Running { address, info, work_dir, core: handle, server, ended })
+    Ok(Running { address, info, work_dir, core: StopOnDrop(handle), server, ended: Some(ended) })
 }
 
 // === impl Running ===
@@ -139,23 +136,61 @@ impl Running {
     /// Waits until it ends by itself, which only a failure makes it do. Nothing is served from then on;
     /// the process should end. May be dropped and called again.
     pub async fn failed(&mut self) -> Failure {
-        match (&mut self.ended).await {
-            Ok(Err(failure)) => failure,
-            Ok(Ok(())) | Err(_) => Failure::Core,
-        }
+        self.end().await.err().unwrap_or(Failure::Core)
     }
 
     /// Ends all streams and links, finishes answers under way, and writes what is to be written.
     ///
     /// # Errors
     /// When the registry could not be written.
-    pub async fn stop(self) -> Result<(), Failure> {
-        // A core that has ended already is what is wanted.
-        let _ = self.core.send(Request::Stop);
-        drop(self.core);
+    pub async fn stop(mut self) -> Result<(), Failure> {
+        self.core.stop();
+        let ended = self.end().await;
         self.server.stop().await;
-        self.ended.await.unwrap_or(Err(Failure::Core))
+        ended
     }
+
+    /// Waits for the threads. A failure is told once.
+    async fn end(&mut self) -> Result<(), Failure> {
+        let Some(ended) = &mut self.ended else { return Ok(()) };
+        let how = ended.await.unwrap_or(Err(Failure::Core));
+        self.ended = None;
+        how
+    }
+}
+
+// === impl StopOnDrop ===
+
+impl StopOnDrop {
+    fn stop(&self) {
+        // A core that has ended already is what is wanted.
+        let _ = self.0.send(Request::Stop);
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Waits for both threads on a third, since joining blocks.
+fn watch_over(
+    core: JoinHandle<()>,
+    registry: JoinHandle<Result<(), RegistryError>>,
+) -> std::io::Result<oneshot::Receiver<Result<(), Failure>>> {
+    let (tell, ended) = oneshot::channel();
+    std::thread::Builder::new().name("coordinator-end".to_owned()).spawn(move || {
+        let core = core.join();
+        let how = match registry.join() {
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) if core.is_ok() => Ok(()),
+            Ok(Ok(())) | Err(_) => Err(Failure::Core),
+        };
+        // Nobody may want to know any more.
+        let _ = tell.send(how);
+    })?;
+    Ok(ended)
 }
 
 fn open_registry(settings: &Settings) -> Result<Box<dyn Registry>, StartError> {

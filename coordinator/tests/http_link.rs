@@ -32,7 +32,13 @@ async fn several_links_share_a_connection() {
     let mut links = Vec::new();
     for number in 0..300 {
         let mut link = connection.link().await.unwrap();
-        link.register(register(&format!("host{number:0>width$}", width = 1 + number), RESOURCES, None, vec![])).await;
+        link.register(register(
+            &format!("host{number:0>width$}", width = 1 + number),
+            RESOURCES,
+            None,
+            vec![],
+        ))
+        .await;
         links.push(link);
     }
     let listed = agents(&running).await;
@@ -41,7 +47,8 @@ async fn several_links_share_a_connection() {
     drop(links.pop());
     until("one agent to be away", || async {
         let listed = agents(&running).await;
-        let active = listed["agents"].as_array().unwrap().iter().filter(|agent| agent["active"] == true).count();
+        let active =
+            listed["agents"].as_array().unwrap().iter().filter(|agent| agent["active"] == true).count();
         (active == 299).then_some(())
     })
     .await;
@@ -86,8 +93,9 @@ async fn an_agent_that_comes_back_is_the_same_one() {
 #[tokio::test]
 async fn an_agent_that_is_silent_is_lost() {
     let quick = std::time::Duration::from_millis(100).into();
-    let running =
-        start(Settings { agent_ping_timeout: quick, max_agent_ping_timeouts: 2, ..settings() }).await.unwrap();
+    let running = start(Settings { agent_ping_timeout: quick, max_agent_ping_timeouts: 2, ..settings() })
+        .await
+        .unwrap();
     let mut scheduler = Scheduler::subscribe(&running, MediaType::Json, info("watches")).await;
     let mut connection = Connection::open(&running).await;
     let mut link = connection.link().await.unwrap();

@@ -93,10 +93,18 @@ async fn reads_have_the_fields_of_mesos() {
     assert_eq!(version["version_info"]["version"], "1.11.0");
     assert_eq!(keys(&version["version_info"]), ["build_date", "build_time", "build_user", "version"]);
     let flags = read(running, "GET_FLAGS").await;
-    assert!(flags["flags"].as_array().unwrap().contains(&json!({"name": "allocation_interval", "value": "1secs"})));
+    assert!(
+        flags["flags"]
+            .as_array()
+            .unwrap()
+            .contains(&json!({"name": "allocation_interval", "value": "1secs"}))
+    );
     assert_eq!(read(running, "GET_LOGGING_LEVEL").await, json!({"level": 0}));
     assert_eq!(read(running, "GET_OPERATIONS").await, json!({"operations": []}));
-    assert_eq!(read(running, "GET_WEIGHTS").await, json!({"weight_infos": [{"role": "heavy/role", "weight": 2.0}]}));
+    assert_eq!(
+        read(running, "GET_WEIGHTS").await,
+        json!({"weight_infos": [{"role": "heavy/role", "weight": 2.0}]})
+    );
 
     let master = read(running, "GET_MASTER").await;
     assert_eq!(keys(&master), ["elected_time", "master_info", "start_time"]);
@@ -178,14 +186,16 @@ async fn reads_have_the_fields_of_mesos() {
     assert_eq!(state["get_tasks"], tasks);
 
     let roles = read(running, "GET_ROLES").await;
-    let names: Vec<&str> = roles["roles"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        roles["roles"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["*", "heavy", "heavy/role", "kept"]);
     assert_eq!(keys(&roles["roles"][0]), ["frameworks", "name", "resources", "weight"]);
     assert_eq!(roles["roles"][2]["weight"], 2.0);
 
     let metrics = post_json(running, PATH, r#"{"type":"GET_METRICS","get_metrics":{}}"#).await.json();
     let metrics = metrics["get_metrics"]["metrics"].as_array().unwrap();
-    let metric = |name: &str| metrics.iter().find(|m| m["name"] == name).map(|m| m["value"].as_f64().unwrap());
+    let metric =
+        |name: &str| metrics.iter().find(|m| m["name"] == name).map(|m| m["value"].as_f64().unwrap());
     assert_eq!(metric("master/elected"), Some(1.0));
     assert_eq!(metric("master/slaves_active"), Some(1.0));
     assert_eq!(metric("master/tasks_running"), Some(1.0));
@@ -301,7 +311,8 @@ async fn one_subscriber_too_many_closes_the_oldest() {
 async fn an_operator_ends_a_framework() {
     let running = coordinator().await;
     let mut scheduler = Scheduler::subscribe(&running, MediaType::Json, info("ends")).await;
-    let teardown = |id: &str| json!({"type": "TEARDOWN", "teardown": {"framework_id": {"value": id}}}).to_string();
+    let teardown =
+        |id: &str| json!({"type": "TEARDOWN", "teardown": {"framework_id": {"value": id}}}).to_string();
     let answer = post_json(&running, PATH, &teardown("unknown")).await;
     assert_eq!((answer.status, answer.text().as_str()), (400, "No framework found with specified ID"));
     let answer = post_json(&running, PATH, &teardown(scheduler.id.as_str())).await;

@@ -31,7 +31,12 @@ async fn what_is_wrong_with_a_request_is_told_in_mesos_order() {
     let with_stream = ("Mesos-Stream-Id", "8b2c1e1e-0000-4000-8000-000000000000");
     let cases: &[(&str, &[(&str, &str)], u16, &str)] = &[
         ("{}", &[], 400, "Expecting 'Content-Type' to be present"),
-        ("{}", &[("Content-Type", "text/plain")], 415, "Expecting 'Content-Type' of application/json or application/x-protobuf"),
+        (
+            "{}",
+            &[("Content-Type", "text/plain")],
+            415,
+            "Expecting 'Content-Type' of application/json or application/x-protobuf",
+        ),
         ("not json", &[JSON], 400, "JSON"),
         (r#"{"type":"SUBSCRIBE","subscribe":{"framework_info":{"user":"u"}}}"#, &[JSON], 400, "name"),
         (r#"{"type":"KILL","kill":{"task_id":{}}}"#, &[JSON], 400, "value"),
@@ -40,9 +45,19 @@ async fn what_is_wrong_with_a_request_is_told_in_mesos_order() {
         (r#"{"type":"KILL","framework_id":{"value":"f"}}"#, &[JSON], 400, "Expecting 'kill' to be present"),
         (other_id, &[JSON], 400, "'framework_id' differs from 'subscribe.framework_info.id'"),
         // The body comes before what is accepted, and that before the stream's id.
-        (r#"{"type":"SUBSCRIBE"}"#, &[JSON, ("Accept", "text/html")], 400, "Expecting 'subscribe' to be present"),
+        (
+            r#"{"type":"SUBSCRIBE"}"#,
+            &[JSON, ("Accept", "text/html")],
+            400,
+            "Expecting 'subscribe' to be present",
+        ),
         (SUBSCRIBE, &[JSON, ("Accept", "text/html"), with_stream], 406, "Accept"),
-        (SUBSCRIBE, &[JSON, with_stream], 400, "Subscribe calls should not include the 'Mesos-Stream-Id' header"),
+        (
+            SUBSCRIBE,
+            &[JSON, with_stream],
+            400,
+            "Subscribe calls should not include the 'Mesos-Stream-Id' header",
+        ),
         // What a call without an answer accepts is of no interest.
         (kill, &[JSON, ("Accept", "text/html")], 400, "Framework cannot be found"),
         (r#"{"type":"UNKNOWN","framework_id":{"value":"f"}}"#, &[JSON], 501, "not implemented"),
@@ -53,7 +68,8 @@ async fn what_is_wrong_with_a_request_is_told_in_mesos_order() {
         assert!(answer.text().contains(words), "{body}: {}", answer.text());
         assert_eq!(answer.header("Content-Type"), Some("text/plain; charset=utf-8"));
     }
-    let answer = request(&running, "POST", PATH, &[("Content-Type", "application/x-protobuf")], "\u{1}junk").await;
+    let answer =
+        request(&running, "POST", PATH, &[("Content-Type", "application/x-protobuf")], "\u{1}junk").await;
     assert_eq!(answer.status, 400, "{}", answer.text());
     running.stop().await.unwrap();
 }
@@ -73,7 +89,10 @@ async fn a_call_needs_the_stream_of_its_framework() {
         assert_eq!(answer.status, 400, "{}", answer.text());
     }
     let answer = request(&running, "POST", PATH, &[JSON, ("mesos-stream-id", &own)], &revive).await;
-    assert_eq!((answer.status, answer.text().as_str(), answer.header("Content-Length")), (202, "", Some("0")));
+    assert_eq!(
+        (answer.status, answer.text().as_str(), answer.header("Content-Length")),
+        (202, "", Some("0"))
+    );
 
     // A framework that has gone away may not call.
     drop(scheduler);
@@ -129,7 +148,9 @@ async fn a_task_goes_its_way() {
         let running = coordinator().await;
         let mut connection = Connection::open(&running).await;
         let mut link = connection.link().await.unwrap();
-        let agent = link.register(register("one", "cpus:2;mem:1024;disk:100;ports:[31000-31009]", None, vec![])).await;
+        let agent = link
+            .register(register("one", "cpus:2;mem:1024;disk:100;ports:[31000-31009]", None, vec![]))
+            .await;
         let mut scheduler = Scheduler::subscribe(&running, media, info("way")).await;
 
         let offer = scheduler.offer().await;

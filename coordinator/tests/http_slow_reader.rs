@@ -16,9 +16,11 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 /// Answers to this are some 20 MB of events.
 fn reconcile(framework: &str) -> String {
     let padding = "x".repeat(200);
-    let tasks: Vec<_> =
-        (0..40_000).map(|n| json!({"task_id": {"value": format!("{n}-{padding}")}, "agent_id": {"value": "a"}})).collect();
-    json!({"type": "RECONCILE", "framework_id": {"value": framework}, "reconcile": {"tasks": tasks}}).to_string()
+    let tasks: Vec<_> = (0..40_000)
+        .map(|n| json!({"task_id": {"value": format!("{n}-{padding}")}, "agent_id": {"value": "a"}}))
+        .collect();
+    json!({"type": "RECONCILE", "framework_id": {"value": framework}, "reconcile": {"tasks": tasks}})
+        .to_string()
 }
 
 #[tokio::test]
@@ -44,10 +46,7 @@ async fn a_slow_reader_blocks_nobody_and_is_closed_when_hopeless() {
     assert_eq!(all.iter().find(is_slow).unwrap()["connected"], true);
 
     // Beyond the limit it is disconnected.
-    until("the slow framework to be given up", || async {
-        (send().await.status == 403).then_some(())
-    })
-    .await;
+    until("the slow framework to be given up", || async { (send().await.status == 403).then_some(()) }).await;
     // What it still reads ends.
     let mut rest = vec![0; 1 << 20];
     in_time("the end of the stream", async {

@@ -21,14 +21,24 @@ fn keys(value: &Value) -> Vec<&str> {
 async fn small_endpoints_answer() {
     let running = coordinator().await;
     let health = get(&running, "/health").await;
-    assert_eq!((health.status, health.text().as_str(), health.header("Content-Length")), (200, "", Some("0")));
+    assert_eq!(
+        (health.status, health.text().as_str(), health.header("Content-Length")),
+        (200, "", Some("0"))
+    );
     assert_eq!(get(&running, "/master/health").await.status, 200);
     assert_eq!(get(&running, "/version").await.json()["version"], "1.11.0");
     assert_eq!(get(&running, "/flags").await.json()["flags"]["max_agent_ping_timeouts"], "5");
     assert_eq!(get(&running, "/weights").await.json(), json!([]));
     assert_eq!(
         keys(&get(&running, "/system/stats.json").await.json()),
-        ["avg_load_15min", "avg_load_1min", "avg_load_5min", "cpus_total", "mem_free_bytes", "mem_total_bytes"]
+        [
+            "avg_load_15min",
+            "avg_load_1min",
+            "avg_load_5min",
+            "cpus_total",
+            "mem_free_bytes",
+            "mem_total_bytes"
+        ]
     );
     assert!(get(&running, "/metrics/snapshot").await.json()["master/uptime_secs"].is_f64());
 
@@ -164,7 +174,10 @@ async fn the_state_has_the_fields_of_mesos() {
         ]
     );
     assert_eq!(slave["resources"]["cpus"], json!(3.0));
-    assert_eq!(slave["reserved_resources"], json!({"kept": {"cpus": 1.0, "disk": 0.0, "gpus": 0.0, "mem": 0.0}}));
+    assert_eq!(
+        slave["reserved_resources"],
+        json!({"kept": {"cpus": 1.0, "disk": 0.0, "gpus": 0.0, "mem": 0.0}})
+    );
     assert_eq!(slave["unreserved_resources"]["cpus"], json!(2.0));
 
     let slaves = get(&running, "/slaves").await.json();

@@ -79,7 +79,8 @@ fn what_was_written_survives_a_kill() {
         child.kill().unwrap();
         child.wait().unwrap();
         let recovered = FileRegistry::open(dir.path()).unwrap().recover().unwrap();
-        let ids: Vec<&str> = recovered.admitted.iter().map(|agent| agent.id.as_ref().unwrap().as_str()).collect();
+        let ids: Vec<&str> =
+            recovered.admitted.iter().map(|agent| agent.id.as_ref().unwrap().as_str()).collect();
         assert!(ids.contains(&last.as_str()), "{last} was on disk");
         assert!(ids.len() >= known, "nothing is lost later");
         known = ids.len();

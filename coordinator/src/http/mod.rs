@@ -22,7 +22,8 @@ use std::time::Duration;
 use http::header::LOCATION;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tepui_api::http::{Body, Refusal};
+use tepui_api::Wire;
+use tepui_api::http::{Body, Refusal, read_body};
 use tepui_api::v1::MasterInfo;
 use tokio::sync::watch;
 
@@ -125,6 +126,23 @@ fn answer(reply: Result<Reply, CoreGone>) -> Response<Body> {
 
 fn stopping(gone: CoreGone) -> Response<Body> {
     tepui_api::http::error(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string())
+}
+
+/// Reads the call in a request's body. A large one is decoded on a thread that may take its time.
+async fn read_call<C: Wire + 'static>(head: &http::request::Parts, body: Incoming) -> Result<C, Refusal> {
+    /// Decoding this much takes about a millisecond.
+    const SMALL: usize = 128 << 10;
+    let media = tepui_api::http::content_type(&head.headers)?;
+    let body = read_body(body).await?;
+    let decoded = if body.len() <= SMALL {
+        tepui_api::decode(media, &body)
+    } else {
+        let decode = move || tepui_api::decode(media, &body);
+        tokio::task::spawn_blocking(decode).await.map_err(|error| {
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the body could not be read: {error}"))
+        })?
+    };
+    decoded.map_err(|error| Refusal::bad_request(error.to_string()))
 }
 
 /// Writes a large answer on a thread that may take its time.

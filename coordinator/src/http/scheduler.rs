@@ -10,13 +10,13 @@ use std::sync::Arc;
 use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tepui_api::http::{Body, Refusal, STREAM_ID, read_body};
+use tepui_api::http::{Body, Refusal, STREAM_ID};
 use tepui_api::v1::scheduler::Call;
 use tepui_api::v1::scheduler::call::Type;
-use tepui_api::{MediaType, decode, http as api};
+use tepui_api::{MediaType, http as api};
 use uuid::Uuid;
 
-use super::{Context, answer, stopping, validate};
+use super::{Context, answer, read_call, stopping, validate};
 use crate::core::{Reply, StreamHeader, StreamId};
 use crate::shell::outbox::outbox;
 use crate::shell::pump::{Ended, pump};
@@ -53,9 +53,7 @@ pub(super) async fn handle(context: &Arc<Context>, request: Request<Incoming>) -
 
 async fn check(request: Request<Incoming>) -> Result<Checked, Refusal> {
     let (head, body) = request.into_parts();
-    let media = api::content_type(&head.headers)?;
-    let body = read_body(body).await?;
-    let call: Call = decode(media, &body).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    let call: Call = read_call(&head, body).await?;
     validate::check(&call)
         .map_err(|error| Refusal::bad_request(format!("Failed to validate scheduler::Call: {error}")))?;
     if call.r#type() == Type::Unknown {

@@ -129,7 +129,13 @@ impl Link {
     }
 
     /// Sends an update that is to be acknowledged, and returns its uuid.
-    pub fn update(&self, framework: &FrameworkId, agent: &AgentId, task: &TaskId, state: TaskState) -> Vec<u8> {
+    pub fn update(
+        &self,
+        framework: &FrameworkId,
+        agent: &AgentId,
+        task: &TaskId,
+        state: TaskState,
+    ) -> Vec<u8> {
         let uuid = Uuid::new_v4().as_bytes().to_vec();
         let status = TaskStatus {
             task_id: task.clone(),

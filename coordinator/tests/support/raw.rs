@@ -33,7 +33,13 @@ impl Answer {
 }
 
 /// Sends one request and reads the whole answer.
-pub async fn request(running: &Running, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+pub async fn request(
+    running: &Running,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
     in_time("an answer", async {
         let mut stream = TcpStream::connect(running.address()).await.unwrap();
         let mut text = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
@@ -51,7 +57,12 @@ pub async fn request(running: &Running, method: &str, path: &str, headers: &[(&s
 
 /// Sends a request and reads only the head of the answer; the rest is on the stream, after what has been
 /// read of it already.
-pub async fn open(running: &Running, path: &str, headers: &[(&str, &str)], body: &str) -> (Answer, TcpStream) {
+pub async fn open(
+    running: &Running,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (Answer, TcpStream) {
     in_time("the head of an answer", async {
         let mut stream = TcpStream::connect(running.address()).await.unwrap();
         let mut text = format!("POST {path} HTTP/1.1\r\nHost: test\r\n");
@@ -76,8 +87,14 @@ pub async fn get(running: &Running, path: &str) -> Answer {
 
 /// Posts JSON, taking JSON.
 pub async fn post_json(running: &Running, path: &str, body: &str) -> Answer {
-    request(running, "POST", path, &[("Content-Type", "application/json"), ("Accept", "application/json")], body)
-        .await
+    request(
+        running,
+        "POST",
+        path,
+        &[("Content-Type", "application/json"), ("Accept", "application/json")],
+        body,
+    )
+    .await
 }
 
 fn parse(all: &[u8]) -> Answer {

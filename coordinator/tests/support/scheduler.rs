@@ -7,7 +7,9 @@ use tepui_api::v1::framework_info::{Capability, capability};
 use tepui_api::v1::offer::{Operation, operation};
 use tepui_api::v1::scheduler::call::{self, Type};
 use tepui_api::v1::scheduler::{Call, Event, event};
-use tepui_api::v1::{AgentId, CommandInfo, FrameworkId, FrameworkInfo, Offer, TaskId, TaskInfo, TaskStatus};
+use tepui_api::v1::{
+    AgentId, CommandInfo, Filters, FrameworkId, FrameworkInfo, Offer, TaskId, TaskInfo, TaskStatus,
+};
 use tepui_coordinator::Running;
 
 use super::{authority, in_time};
@@ -100,7 +102,8 @@ impl Scheduler {
             accept: Some(call::Accept {
                 offer_ids: vec![offer.id.clone()],
                 operations: vec![launch],
-                filters: None,
+                // What is left over comes back at once.
+                filters: Some(Filters { refuse_seconds: Some(0.0), ..Filters::default() }),
             }),
             ..Call::default()
         })

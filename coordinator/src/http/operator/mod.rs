@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use tepui_api::http::{Body, Refusal, read_body};
+use tepui_api::http::{Body, Refusal};
 use tepui_api::v1::master::call::Type;
 use tepui_api::v1::master::response::{
     self, GetFlags, GetHealth, GetLoggingLevel, GetMaster, GetMetrics, GetOperations, GetRoles, GetVersion,
@@ -20,9 +20,9 @@ use tepui_api::v1::master::response::{
 };
 use tepui_api::v1::master::{Call, Response as Answer};
 use tepui_api::v1::{Flag, FrameworkId, Metric, VersionInfo, WeightInfo};
-use tepui_api::{MediaType, decode, http as api};
+use tepui_api::{MediaType, http as api};
 
-use super::{Context, answer, metrics, roles, stopping, write_apart};
+use super::{Context, answer, metrics, read_call, roles, stopping, write_apart};
 use crate::core::{OperatorCall, Snapshot};
 use crate::identity::API_VERSION;
 use state::Section;
@@ -57,9 +57,7 @@ pub(super) fn version() -> VersionInfo {
 
 async fn check(request: Request<Incoming>) -> Result<(Call, MediaType), Refusal> {
     let (head, body) = request.into_parts();
-    let media = api::content_type(&head.headers)?;
-    let body = read_body(body).await?;
-    let call: Call = decode(media, &body).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    let call: Call = read_call(&head, body).await?;
     let missing = |name: &str| {
         Refusal::bad_request(format!("Failed to validate master::Call: Expecting '{name}' to be present"))
     };
