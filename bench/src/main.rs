@@ -50,9 +50,11 @@ struct Args {
 }
 
 fn main() -> anyhow::Result<()> {
+    if floor::child()? {
+        return Ok(());
+    }
     let args = Args::parse();
     let mut report = report::Report::default();
-    // libcontainer clones without exec, so the floor is measured before there is a second thread.
     if args.floor > 0 {
         floor::measure(args.floor, &mut report)?;
     }

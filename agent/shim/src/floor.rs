@@ -1,8 +1,13 @@
 //! The floor under every container start: bare `libcontainer`, without a shim, a zygote or an agent.
 //!
-//! Used by the benchmark, from a process with one thread.
+//! Used by the benchmark, from a process of its own with one thread. That process calls [`prepare_bare_root`], which moves it into
+//! a private mount namespace and shows it the host's files, read-only, below the scratch directory; then
+//! [`bare_container_cycle`] as often as it likes. It must not remove anything itself: whoever started it removes the scratch directory
+//! with [`crate::remove_tree`] when it has ended, in a namespace where nothing is mounted there.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use libcontainer::container::builder::ContainerBuilder;
@@ -42,19 +47,69 @@ fn at<E: std::error::Error>(step: &'static str) -> impl Fn(E) -> FloorError {
     move |error| FloorError { step, message: chain(&error) }
 }
 
-/// Refuses. It used to mount the host's root beneath `dir` in the caller's own process, where removing `dir` removes the host's files.
-pub fn prepare_bare_root(_dir: &Path) -> Result<(), FloorError> {
-    Err(FloorError {
-        step: "prepare",
-        message: "prepare_bare_root is withdrawn: it put the host's files within reach of the caller"
-            .to_owned(),
-    })
+fn refuse(message: &str) -> FloorError {
+    FloorError { step: "prepare", message: message.to_owned() }
+}
+
+/// The mount namespace that [`prepare_bare_root`] made, and for which directory.
+static PREPARED: OnceLock<(u64, PathBuf)> = OnceLock::new();
+
+fn namespace() -> std::io::Result<u64> {
+    Ok(std::fs::metadata("/proc/self/ns/mnt")?.ino())
+}
+
+/// Moves this process into a mount namespace of its own, in which the host's root file system appears at `dir`'s `rootfs`: read-only throughout,
+/// with an empty `/dev`. Nobody else sees that mount, and it vanishes with the process.
+///
+/// # Errors
+/// When this process has more than one thread, is not root, or has called it before; when the namespace is not a new
+/// one afterwards; and when a mount fails.
+pub fn prepare_bare_root(dir: &Path) -> Result<(), FloorError> {
+    let root = dir.join("rootfs");
+    std::fs::create_dir_all(&root).map_err(at("prepare"))?;
+    if std::fs::read_dir("/proc/self/task").map_err(at("prepare"))?.count() != 1 {
+        return Err(refuse("it is for a process with one thread"));
+    }
+    if PREPARED.get().is_some() {
+        return Err(refuse("this process has been prepared before"));
+    }
+    let before = namespace().map_err(at("prepare"))?;
+    rootfs::enter_private_namespace().map_err(at("prepare"))?;
+    let own = namespace().map_err(at("prepare"))?;
+    if own == before {
+        return Err(refuse("the kernel gave no mount namespace of its own"));
+    }
+    rootfs::show_host_read_only(&root).map_err(at("prepare"))?;
+    PREPARED.set((own, dir.to_owned())).map_err(|_| refuse("this process has been prepared before"))
+}
+
+/// Gives the root file system that [`prepare_bare_root`] made an empty `/dev` again.
+///
+/// [`bare_container_cycle`] does so itself; this is for other runtimes that are measured on the same root file system.
+///
+/// # Errors
+/// When [`prepare_bare_root`] was not called for `dir`, and when a mount fails.
+pub fn renew_bare_root(dir: &Path) -> Result<(), FloorError> {
+    check_prepared(dir)?;
+    rootfs::renew_device_cover(&dir.join("rootfs")).map_err(at("delete"))
+}
+
+fn check_prepared(dir: &Path) -> Result<(), FloorError> {
+    let own = namespace().map_err(at("prepare"))?;
+    match PREPARED.get() {
+        Some((prepared, of)) if *prepared == own && of == dir => Ok(()),
+        _ => Err(refuse("prepare_bare_root was not called for this directory in this process")),
+    }
 }
 
 /// Creates, starts, waits for and deletes one container that runs `/bin/true` on the host's files, and tells how long each step took.
 ///
 /// `dir` is a scratch directory for which [`prepare_bare_root`] has been called by this process. The process must have one thread.
+///
+/// # Errors
+/// When it has not, and when a step fails.
 pub fn bare_container_cycle(dir: &Path, id: &str) -> Result<FloorTiming, FloorError> {
+    check_prepared(dir)?;
     let spec = floor_spec(&dir.join("rootfs"), id)?;
     let bundle = dir.join("bundle");
     std::fs::create_dir_all(&bundle).map_err(at("prepare"))?;
@@ -78,9 +133,10 @@ pub fn bare_container_cycle(dir: &Path, id: &str) -> Result<FloorTiming, FloorEr
     let wait = begin.elapsed();
     let begin = Instant::now();
     container.delete(true).map_err(at("delete"))?;
+    let delete = begin.elapsed();
     // So that the next cycle finds an empty /dev again.
-    rootfs::renew_device_cover(&dir.join("rootfs")).map_err(at("delete"))?;
-    Ok(FloorTiming { create, start, wait, delete: begin.elapsed() })
+    renew_bare_root(dir)?;
+    Ok(FloorTiming { create, start, wait, delete })
 }
 
 fn floor_spec(root: &Path, id: &str) -> Result<Spec, FloorError> {
@@ -109,7 +165,7 @@ fn floor_spec(root: &Path, id: &str) -> Result<Spec, FloorError> {
         .map_err(at("spec"))?;
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .cgroups_path(format!("/tepui-floor/{id}"))
+        .cgroups_path(format!("/tepui-floor-{id}"))
         .build()
         .map_err(at("spec"))?;
     SpecBuilder::default()

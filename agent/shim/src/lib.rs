@@ -8,7 +8,7 @@
 //!    runtime spec, and `launch.json`, the [`LaunchPlan`] (`plan`). It then asks the zygote for a shim and gets
 //!    one end of a stream socket.
 //! 3. The forked shim (`shim`) makes a mount namespace of its own and the root file system in it (`rootfs`), lets
-//!    `libcontainer` create the container, whose first process ends in `executor`, and starts it.
+//!    `libcontainer` create the container, whose first process ends in `executor`, puts it into its cgroups (`cgroup`), and starts it.
 //! 4. The shim serves its peers (`serve`): each line is a JSON [`Request`] or [`Event`] (`protocol`). Peers come
 //!    and go; an agent that restarts finds the shim again by `shim.sock` ([`connect`]).
 //! 5. When the container's first process has ended, its status is written to `exit.json` (`exit`), then
@@ -16,24 +16,33 @@
 //!
 //! The shim holds a lock on `alive` for as long as it lives ([`Liveness`]), so that an agent can tell at any time, and
 //! without trusting process ids, whether somebody still looks after a container.
+//!
+//! The shim and what is in its namespace never remove a directory tree that has a mount in it: the agent does that when the container has ended,
+//! from the host's namespace, where none of those mounts exists, and with [`remove_tree`], which stops at any that does.
 
 #![allow(unsafe_code)]
 
+mod cgroup;
 mod executor;
 mod exit;
 mod floor;
 mod liveness;
+mod log;
 mod plan;
+mod processes;
 mod protocol;
+mod remove;
 mod rootfs;
 mod serve;
 mod shim;
 mod sys;
 mod zygote;
 
+pub use cgroup::LIBCONTAINER_PATH;
 pub use exit::{ExitRecord, Outcome, Usage};
-pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root};
+pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root, renew_bare_root};
 pub use liveness::{Liveness, LivenessError};
 pub use plan::{BindMount, ExecPlan, FirstProcess, LaunchPlan, PlanError, RootFs, files};
 pub use protocol::{Event, ProtocolError, Request, SignalScope, State, connect, decode_line, encode_line};
+pub use remove::{RemoveTreeError, remove_tree};
 pub use zygote::{Zygote, ZygoteError};

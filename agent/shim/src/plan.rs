@@ -25,6 +25,8 @@ pub mod files {
     pub const EXIT: &str = "exit.json";
     /// What the shim itself has to say (its standard error); empty unless something is wrong.
     pub const LOG: &str = "shim.log";
+    /// What the shim shows `libcontainer` in place of a cgroup.
+    pub(crate) const NO_CGROUP: &str = "no-cgroup";
     /// Locked for as long as a shim is alive or about to be.
     pub const ALIVE: &str = "alive";
 }
@@ -49,8 +51,16 @@ pub struct LaunchPlan {
     pub exec: ExecPlan,
     /// Whether the container's first process is the program itself.
     pub first_process: FirstProcess,
-    /// The cgroup's `cgroup.procs`, read for signals that go to all processes. Absent if there is no cgroup.
-    pub cgroup_procs: Option<PathBuf>,
+    /// The `cgroup.procs` files that the first process is written to after its creation, before it starts the program. The
+    /// cgroups must exist. The first one is read for signals that go to all processes.
+    #[serde(default)]
+    pub cgroup_procs: Vec<PathBuf>,
+    /// The first process' `oom_score_adj`, if not the agent's.
+    #[serde(default)]
+    pub oom_score_adj: Option<i32>,
+    /// Whether the created container waits for [`crate::Request::Start`]. If every peer goes away instead, it ends.
+    #[serde(default)]
+    pub hold: bool,
 }
 
 /// A container's root file system.
@@ -99,7 +109,7 @@ pub struct ExecPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstProcess {
-    /// The program itself. For containers without a PID namespace of their own.
+    /// The program itself. For containers without a PID namespace of their own; when it has ended, the shim ends the processes it left.
     Program,
     /// A minimal init that runs the program as its child, reaps orphans and passes signals on.
     ///

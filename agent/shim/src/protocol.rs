@@ -25,6 +25,8 @@ pub enum Request {
         /// Who receives it.
         scope: SignalScope,
     },
+    /// Starts the container that was created and is held ([`crate::LaunchPlan::hold`]).
+    Start,
     /// Asks for a sign of life; answered by [`Event::Pong`].
     Ping,
 }
@@ -35,7 +37,7 @@ pub enum Request {
 pub enum SignalScope {
     /// The container's program (or, SIGKILL only, its first process, which ends the whole PID namespace).
     Program,
-    /// Every process in the container's cgroup.
+    /// Every process in the container, but not a minimal init (unless the signal is SIGKILL).
     All,
 }
 
@@ -62,6 +64,11 @@ pub enum Event {
 pub enum State {
     /// It is being made.
     Creating,
+    /// It is there, and held until somebody says [`Request::Start`].
+    Created {
+        /// The first process' id, as the host sees it.
+        pid: i32,
+    },
     /// It has been started.
     Started {
         /// The first process' id, as the host sees it.
@@ -105,6 +112,7 @@ mod tests {
     fn messages_survive_a_round_trip() {
         let events = [
             Event::State(State::Creating),
+            Event::State(State::Created { pid: 42 }),
             Event::State(State::Started { pid: 42 }),
             Event::State(State::Ended(ExitRecord {
                 outcome: Outcome::Exited { status: 7 << 8 },
@@ -123,7 +131,9 @@ mod tests {
             assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1, "a message is one line");
             assert_eq!(decode_line::<Event>(&line).unwrap(), event);
         }
-        for request in [Request::Ping, Request::Signal { number: 15, scope: SignalScope::All }] {
+        for request in
+            [Request::Ping, Request::Start, Request::Signal { number: 15, scope: SignalScope::All }]
+        {
             let line = encode_line(&request).unwrap();
             assert_eq!(decode_line::<Request>(&line).unwrap(), request);
         }

@@ -35,11 +35,48 @@ pub(crate) enum RootFsError {
     TooManyLayers { layers: usize, bytes: usize, source: io::Error },
 }
 
-/// Gives this process a mount namespace of its own.
+/// Gives this process a mount namespace of its own, which hears of the host's mounts and says nothing of its own.
 pub(crate) fn enter_namespace() -> Result<(), RootFsError> {
+    enter(MsFlags::MS_SLAVE)
+}
+
+/// Gives this process a mount namespace of its own that has nothing to do with the host's any more.
+pub(crate) fn enter_private_namespace() -> Result<(), RootFsError> {
+    enter(MsFlags::MS_PRIVATE)
+}
+
+fn enter(propagation: MsFlags) -> Result<(), RootFsError> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(RootFsError::Namespace)?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | propagation, None::<&str>)
         .map_err(RootFsError::Namespace)
+}
+
+/// Shows the host's root file system with all its mounts at `target`, so that nothing can be written or removed through it, with an empty `/dev`.
+pub(crate) fn show_host_read_only(target: &Path) -> Result<(), RootFsError> {
+    let failed = |source: Errno| RootFsError::Mount { target: target.to_owned(), source: source.into() };
+    mount(Some("/"), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(failed)?;
+    let path =
+        CString::new(target.as_os_str().as_bytes()).map_err(|_| RootFsError::Path(target.to_owned()))?;
+    let attributes =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the path is a C string and the attributes a structure of the size given; both live through the call.
+    let made = Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    });
+    if let Err(errno) = made {
+        // Not to be left there writable.
+        let _ = umount2(target, MntFlags::MNT_DETACH);
+        return Err(failed(errno));
+    }
+    cover_devices(target)
 }
 
 /// Mounts the root file system on `target`, an existing directory, and `binds` in it.

@@ -3,13 +3,13 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
-use crate::protocol::{Event, Request, SignalScope, State, decode_line, encode_line};
+use crate::processes::Processes;
+use crate::protocol::{Event, Request, State, decode_line, encode_line};
 use crate::sys;
 
 /// A request longer than this is not one.
@@ -20,12 +20,17 @@ pub(crate) struct Server {
     listener: UnixListener,
     peers: Vec<Peer>,
     state: State,
-    program: Option<Program>,
+    /// Somebody asked for the start.
+    start: bool,
 }
 
-struct Program {
-    init: Pid,
-    cgroup_procs: Option<PathBuf>,
+/// What became of a container that was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// It is to be started.
+    Started,
+    /// All peers have gone away.
+    Abandoned,
 }
 
 struct Peer {
@@ -37,14 +42,9 @@ struct Peer {
 impl Server {
     pub(crate) fn new(listener: UnixListener, control: UnixStream) -> Self {
         let _ = listener.set_nonblocking(true);
-        let mut server = Self { listener, peers: Vec::new(), state: State::Creating, program: None };
+        let mut server = Self { listener, peers: Vec::new(), state: State::Creating, start: false };
         server.welcome(control, false);
         server
-    }
-
-    /// From here on signals can be sent.
-    pub(crate) fn program(&mut self, init: Pid, cgroup_procs: Option<PathBuf>) {
-        self.program = Some(Program { init, cgroup_procs });
     }
 
     /// Tells every peer, those included that have connected but were not looked at yet.
@@ -58,22 +58,41 @@ impl Server {
         self.peers.retain(|peer| !peer.gone);
     }
 
-    /// Serves until the process has ended. It is left to be reaped.
-    pub(crate) fn run_until_exit(&mut self, init: Pid) -> io::Result<()> {
+    /// Serves until somebody asks for the start, or nobody is left to do so.
+    pub(crate) fn hold(&mut self, init: Pid) -> io::Result<Held> {
         let ended = sys::pidfd_open(init)?;
-        loop {
-            let ready = self.wait(ended.as_fd())?;
-            if ready.first() == Some(&true) {
-                return Ok(());
+        while !self.start {
+            if self.peers.is_empty() {
+                return Ok(Held::Abandoned);
             }
-            for (index, _) in ready.iter().skip(2).enumerate().filter(|(_, ready)| **ready) {
-                self.hear(index);
+            if self.serve(ended.as_fd(), None)? {
+                return Err(io::Error::other("the container's first process ended before it was started"));
             }
-            if ready.get(1) == Some(&true) {
-                self.accept();
-            }
-            self.peers.retain(|peer| !peer.gone);
         }
+        Ok(Held::Started)
+    }
+
+    /// Serves until the process has ended. It is left to be reaped.
+    pub(crate) fn run_until_exit(&mut self, init: Pid, processes: &Processes) -> io::Result<()> {
+        let ended = sys::pidfd_open(init)?;
+        while !self.serve(ended.as_fd(), Some(processes))? {}
+        Ok(())
+    }
+
+    /// Waits, and answers who has something to say. Tells whether the process has ended.
+    fn serve(&mut self, ended: BorrowedFd<'_>, processes: Option<&Processes>) -> io::Result<bool> {
+        let ready = self.wait(ended)?;
+        if ready.first() == Some(&true) {
+            return Ok(true);
+        }
+        for (index, _) in ready.iter().skip(2).enumerate().filter(|(_, ready)| **ready) {
+            self.hear(index, processes);
+        }
+        if ready.get(1) == Some(&true) {
+            self.accept();
+        }
+        self.peers.retain(|peer| !peer.gone);
+        Ok(false)
     }
 
     /// Which of these have something to say: the process, the listener, each peer in order.
@@ -106,13 +125,22 @@ impl Server {
         self.peers.push(peer);
     }
 
-    fn hear(&mut self, index: usize) {
+    fn hear(&mut self, index: usize, processes: Option<&Processes>) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         for line in peer.receive() {
             let answer = match decode_line::<Request>(&line) {
                 Ok(Request::Ping) => Event::Pong,
-                Ok(Request::Signal { number, scope }) => match self.program.as_ref() {
-                    Some(program) => program.signal(number, scope),
+                // Answered by the next state.
+                Ok(Request::Start) => {
+                    self.start = true;
+                    continue;
+                }
+                Ok(Request::Signal { number, scope }) => match processes.map(|all| all.signal(number, scope))
+                {
+                    Some(Ok(())) => Event::Signalled,
+                    Some(Err(error)) => {
+                        Event::Refused { message: format!("signal {number} cannot be sent: {error}") }
+                    }
                     None => Event::Refused { message: "the container has not been started".to_owned() },
                 },
                 Err(error) => Event::Refused { message: error.to_string() },
@@ -120,41 +148,6 @@ impl Server {
             peer.send(&answer);
         }
     }
-}
-
-impl Program {
-    fn signal(&self, number: i32, scope: SignalScope) -> Event {
-        let sent = match scope {
-            SignalScope::Program => send(self.init, number),
-            SignalScope::All => self.signal_all(number),
-        };
-        match sent {
-            Ok(()) => Event::Signalled,
-            Err(error) => Event::Refused { message: format!("signal {number} cannot be sent: {error}") },
-        }
-    }
-
-    fn signal_all(&self, number: i32) -> io::Result<()> {
-        let Some(path) = &self.cgroup_procs else { return send(self.init, number) };
-        let list = std::fs::read_to_string(path)?;
-        for pid in list.lines().filter_map(|line| line.parse().ok()) {
-            // The minimal init would pass it on to the program, which is in the list itself.
-            if pid == self.init.as_raw() && number != libc::SIGKILL && list.lines().count() > 1 {
-                continue;
-            }
-            match send(Pid::from_raw(pid), number) {
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                other => other?,
-            }
-        }
-        Ok(())
-    }
-}
-
-fn send(pid: Pid, number: i32) -> io::Result<()> {
-    // SAFETY: takes integers only. Not `nix`'s, which has no real-time signals. The process is our unreaped child, or in a cgroup just read.
-    Errno::result(unsafe { libc::kill(pid.as_raw(), number) })?;
-    Ok(())
 }
 
 impl Peer {

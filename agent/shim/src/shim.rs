@@ -1,11 +1,11 @@
 //! One shim's life, from the fork in the zygote to its end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
@@ -15,10 +15,11 @@ use nix::unistd::{Pid, setgroups, setsid};
 
 use crate::executor::Program;
 use crate::exit::{ExitRecord, Outcome, Usage};
-use crate::plan::{LaunchPlan, RootFs, files};
+use crate::plan::{FirstProcess, LaunchPlan, RootFs, files};
+use crate::processes::Processes;
 use crate::protocol::State;
-use crate::serve::Server;
-use crate::{rootfs, sys};
+use crate::serve::{Held, Server};
+use crate::{cgroup, log, rootfs, sys};
 
 /// A container that could not be started: which step, and why.
 struct Failure {
@@ -28,6 +29,12 @@ struct Failure {
 
 fn at<E: std::error::Error>(stage: &'static str) -> impl Fn(E) -> Failure {
     move |error| Failure { stage, message: chain(&error) }
+}
+
+impl From<Failure> for ExitRecord {
+    fn from(Failure { stage, message }: Failure) -> Self {
+        Self { outcome: Outcome::Failed { stage: stage.to_owned(), message }, usage: Usage::default() }
+    }
 }
 
 /// An error with its causes, in one line. `libcontainer`'s errors keep the telling part in the cause.
@@ -56,35 +63,12 @@ pub(crate) fn run(dir: &Path, control: UnixStream, alive: OwnedFd) -> i32 {
     let Ok(home) = open_home(dir) else { return 72 };
     let Ok(listener) = UnixListener::bind(files::SOCKET) else { return 73 };
     let mut server = Server::new(listener, control);
-
-    let started = start(dir);
-    let record = match started {
-        Ok(started) => {
-            server.program(started.init, started.cgroup_procs.clone());
-            server.announce(State::Started { pid: started.init.as_raw() });
-            sys::trim_heap();
-            match server.run_until_exit(started.init) {
-                Ok(()) => settle(&started),
-                Err(error) => failed("serve", &error),
-            }
-        }
-        Err(Failure { stage, message }) => ExitRecord {
-            outcome: Outcome::Failed { stage: stage.to_owned(), message },
-            usage: Usage::default(),
-        },
-    };
+    let record = look_after(dir, &mut server).unwrap_or_else(ExitRecord::from);
     if record.save(&home).is_err() {
         return 74;
     }
     server.announce(State::Ended(record));
     0
-}
-
-fn failed(stage: &str, error: &dyn std::error::Error) -> ExitRecord {
-    ExitRecord {
-        outcome: Outcome::Failed { stage: stage.to_owned(), message: chain(error) },
-        usage: Usage::default(),
-    }
 }
 
 /// Makes the runtime directory the working directory, and sends what the shim itself has to say to its log.
@@ -95,34 +79,73 @@ fn open_home(dir: &Path) -> io::Result<File> {
     let log = File::options().create(true).append(true).mode(0o600).open(files::LOG)?;
     sys::redirect(&log, 1)?;
     sys::redirect(&log, 2)?;
+    log::begin(log);
     File::open(".")
 }
 
-/// A container that runs.
-struct Started {
-    init: Pid,
-    status: PipeReader,
-    cgroup_procs: Option<PathBuf>,
+/// The container's whole life.
+fn look_after(dir: &Path, server: &mut Server) -> Result<ExitRecord, Failure> {
+    let plan = LaunchPlan::load(dir).map_err(at("plan"))?;
+    let mut created = create(dir, &plan)?;
+    let init = created.init;
+    if plan.hold {
+        server.announce(State::Created { pid: init.as_raw() });
+        match server.hold(init).map_err(at("start"))? {
+            Held::Started => {}
+            Held::Abandoned => {
+                let message = "nobody is left who could start the container".to_owned();
+                return Err(Failure { stage: "start", message });
+            }
+        }
+    }
+    created.container.start().map_err(at("start"))?;
+    let processes = Processes::new(init, &plan);
+    server.announce(State::Started { pid: init.as_raw() });
+    sys::trim_heap();
+    server.run_until_exit(init, &processes).map_err(at("serve"))?;
+    let (own, usage) = sys::wait4(init).map_err(at("wait"))?;
+    if plan.first_process == FirstProcess::Program {
+        processes.end_the_rest();
+    }
+    let status = reported(&created.status).unwrap_or(own);
+    Ok(ExitRecord { outcome: Outcome::Exited { status }, usage })
 }
 
-fn start(dir: &Path) -> Result<Started, Failure> {
-    let plan = LaunchPlan::load(dir).map_err(at("plan"))?;
+/// A container that is there and has not been started.
+struct Created {
+    container: Container,
+    init: Pid,
+    status: PipeReader,
+}
+
+fn create(dir: &Path, plan: &LaunchPlan) -> Result<Created, Failure> {
     rootfs::enter_namespace().map_err(at("rootfs"))?;
     let target = dir.join(files::ROOTFS);
     rootfs::build(&plan.rootfs, &target, &plan.mounts).map_err(at("rootfs"))?;
+    let hidden = cgroup::hide().map_err(at("cgroups"))?;
     // The agent's supplementary groups are none of the container's business.
     setgroups(&[]).map_err(at("groups"))?;
+    if plan.first_process == FirstProcess::Program {
+        nix::sys::prctl::set_child_subreaper(true).map_err(at("subreaper"))?;
+    }
     let (status, report) = io::pipe().map_err(at("stdio"))?;
-    let (mut container, init) = create(dir, &plan, report)?;
+    let (container, init) = call_libcontainer(dir, plan, report)?;
+    hidden.reveal().map_err(at("cgroups"))?;
     if plan.rootfs == RootFs::Host {
         rootfs::uncover_devices(init).map_err(at("rootfs"))?;
     }
-    std::fs::write(files::PID, init.to_string()).map_err(at("start"))?;
-    container.start().map_err(at("start"))?;
-    Ok(Started { init, status, cgroup_procs: plan.cgroup_procs })
+    for procs in &plan.cgroup_procs {
+        cgroup::enter(procs, init).map_err(at("cgroups"))?;
+    }
+    if let Some(adjustment) = plan.oom_score_adj {
+        let file = format!("/proc/{init}/oom_score_adj");
+        fs::write(file, adjustment.to_string()).map_err(at("oom_score_adj"))?;
+    }
+    fs::write(files::PID, init.to_string()).map_err(at("start"))?;
+    Ok(Created { container, init, status })
 }
 
-fn create(dir: &Path, plan: &LaunchPlan, report: PipeWriter) -> Result<(Container, Pid), Failure> {
+fn call_libcontainer(dir: &Path, plan: &LaunchPlan, report: PipeWriter) -> Result<(Container, Pid), Failure> {
     let stdout = open_output(&plan.stdout, plan.stdio_owner).map_err(at("stdio"))?;
     let stderr = if plan.stderr == plan.stdout {
         stdout.try_clone()
@@ -143,7 +166,16 @@ fn create(dir: &Path, plan: &LaunchPlan, report: PipeWriter) -> Result<(Containe
         .as_init(dir)
         .with_systemd(false)
         .build()
-        .map_err(at("create"))?;
+        .map_err(|error| {
+            // What follows is about the cgroup that it was not given (see `cgroup`).
+            let message = chain(&error);
+            let message = message.split(". error during cleanup").next().unwrap_or_default();
+            let message = match log::first_words(files::LOG) {
+                Some(cause) => format!("{message} ({cause})"),
+                None => message.to_owned(),
+            };
+            Failure { stage: "create", message }
+        })?;
     // Only the container may hold this end from here on.
     drop(report);
     let init = container.pid().ok_or(Failure { stage: "create", message: "no process id".to_owned() })?;
@@ -165,15 +197,6 @@ fn open_output(path: &Path, (uid, gid): (u32, u32)) -> io::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(false),
         Err(error) => Err(error),
     }
-}
-
-/// Reaps the container's first process and finds out how the program ended.
-fn settle(started: &Started) -> ExitRecord {
-    let (own, usage) = match sys::wait4(started.init) {
-        Ok(found) => found,
-        Err(error) => return failed("wait", &error),
-    };
-    ExitRecord { outcome: Outcome::Exited { status: reported(&started.status).unwrap_or(own) }, usage }
 }
 
 /// The program's status, if a minimal init has reported it. Without one, or if that was killed, nothing was written.

@@ -1,0 +1,119 @@
+//! Which processes a container consists of, and how signals reach them.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::plan::{FirstProcess, LaunchPlan};
+use crate::protocol::SignalScope;
+
+/// The processes of a container that was started.
+pub(crate) struct Processes {
+    init: Pid,
+    first: FirstProcess,
+    cgroup_procs: Option<PathBuf>,
+}
+
+impl Processes {
+    pub(crate) fn new(init: Pid, plan: &LaunchPlan) -> Self {
+        Self { init, first: plan.first_process, cgroup_procs: plan.cgroup_procs.first().cloned() }
+    }
+
+    pub(crate) fn signal(&self, number: i32, scope: SignalScope) -> io::Result<()> {
+        // The end of a PID namespace's first process is the end of all in it.
+        let first_suffices = self.first == FirstProcess::Init && number == libc::SIGKILL;
+        if scope == SignalScope::Program || first_suffices {
+            return send(self.init, number);
+        }
+        let passes_on = self.first == FirstProcess::Init;
+        let others = self.list()?.into_iter().filter(|pid| !(passes_on && *pid == self.init));
+        others.map(|pid| send(pid, number)).filter(|sent| !is_gone(sent)).collect()
+    }
+
+    /// Ends what the program has left. Only for a shim that adopts orphans, and whose other child has been waited for.
+    pub(crate) fn end_the_rest(&self) {
+        loop {
+            let left = self.list().unwrap_or_default();
+            for pid in left.iter().filter(|pid| **pid != self.init) {
+                let _ = send(*pid, libc::SIGKILL);
+            }
+            while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                if status == WaitStatus::StillAlive {
+                    break;
+                }
+            }
+            if left.is_empty() {
+                return;
+            }
+            // There is nothing to wait on: a cgroup's processes need not be our children.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<Pid>> {
+        match (&self.cgroup_procs, self.first) {
+            (Some(procs), _) => Ok(pids(fs::read_to_string(procs)?.lines()).collect()),
+            (None, FirstProcess::Init) => in_namespace_of(self.init),
+            (None, FirstProcess::Program) => descendants(),
+        }
+    }
+}
+
+fn pids<'a>(names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = Pid> {
+    names.filter_map(|name| name.parse().ok()).map(Pid::from_raw)
+}
+
+fn everybody() -> io::Result<Vec<Pid>> {
+    let names: Vec<_> =
+        fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    Ok(pids(names.iter().map(String::as_str)).collect())
+}
+
+fn in_namespace_of(init: Pid) -> io::Result<Vec<Pid>> {
+    let namespace = |pid: Pid| fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let wanted = namespace(init)?;
+    Ok(everybody()?.into_iter().filter(|pid| namespace(*pid).is_ok_and(|found| found == wanted)).collect())
+}
+
+/// This process' children, theirs, and so on.
+fn descendants() -> io::Result<Vec<Pid>> {
+    let parents: Vec<_> = everybody()?.into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut family = HashSet::from([Pid::this()]);
+    loop {
+        let before = family.len();
+        family.extend(
+            parents
+                .iter()
+                .filter(|(_, parent)| family.contains(parent))
+                .map(|(pid, _)| *pid)
+                .collect::<Vec<_>>(),
+        );
+        if family.len() == before {
+            family.remove(&Pid::this());
+            return Ok(family.into_iter().collect());
+        }
+    }
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may have anything in it, but what follows has no parenthesis: state, parent, ...
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
+fn is_gone(sent: &io::Result<()>) -> bool {
+    sent.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+}
+
+fn send(pid: Pid, number: i32) -> io::Result<()> {
+    // SAFETY: takes integers only. Not `nix`'s, which has no real-time signals. The process is our unreaped child, or was just seen in the container.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), number) })?;
+    Ok(())
+}
