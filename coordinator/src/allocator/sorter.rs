@@ -23,6 +23,9 @@ struct NodeKey(u32);
 /// Where an entry stands on its level. Shares are never negative, so their bits sort as they do.
 type Rank<T> = (u64, u64, Arc<str>, T);
 
+/// Where a framework stands in the whole tree: the ranks of the entries above it, from the top, and its own.
+type Place = (Vec<Rank<()>>, Rank<()>);
+
 /// What stands beside each other below one role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Child {
@@ -238,19 +241,18 @@ impl Sorter {
         }
     }
 
-    fn place(&self, key: ClientKey) -> (Vec<(u64, u64, Arc<str>)>, (u64, u64, Arc<str>)) {
-        let short = |rank: Rank<()>| (rank.0, rank.1, rank.2);
+    fn place(&self, key: ClientKey) -> Place {
         let client = self.client(key);
         let mut at = client.role;
         let own = self.node(at);
-        let mut path = vec![short(own.own.rank(&own.name, ()))];
+        let mut path = vec![own.own.rank(&own.name, ())];
         while let Some(parent) = self.node(at).parent {
             let node = self.node(at);
-            path.push(short(node.subtree.rank(&node.name, ())));
+            path.push(node.subtree.rank(&node.name, ()));
             at = parent;
         }
         path.reverse();
-        (path, short(client.held.rank(&client.name, ())))
+        (path, client.held.rank(&client.name, ()))
     }
 
     fn change(&mut self, key: ClientKey, change: impl Fn(&mut Held)) {

@@ -152,7 +152,7 @@ pub(super) fn operation(
 
 pub(super) fn message(agent_id: AgentId, executor_id: ExecutorId, data: Vec<u8>) -> Arc<Event> {
     Arc::new(Event {
-        message: Some(event::Message { agent_id, executor_id, data: data.into() }),
+        message: Some(event::Message { agent_id, executor_id, data }),
         ..of(event::Type::Message)
     })
 }

@@ -113,6 +113,7 @@ pub enum OperatorCall {
 
 /// What the shell is to do.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "moved once, from the core into a queue")]
 pub enum Output {
     /// Send an event to a scheduler.
     Event {

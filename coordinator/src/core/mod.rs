@@ -27,7 +27,7 @@ mod snapshot;
 mod subscribe;
 mod tasks;
 #[cfg(test)]
-mod testing;
+mod tests;
 mod timers;
 mod updates;
 mod validate;

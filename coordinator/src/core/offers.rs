@@ -176,3 +176,31 @@ pub(super) fn refusal(filters: Option<&Filters>) -> Duration {
     }
     Duration::try_from_secs_f64(seconds).unwrap_or(DEFAULT_REFUSAL)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_bounded() {
+        let of = |seconds| refusal(Some(&Filters { refuse_seconds: seconds }));
+        assert_eq!(refusal(None), DEFAULT_REFUSAL);
+        assert_eq!(of(None), DEFAULT_REFUSAL);
+        assert_eq!(of(Some(-1.0)), DEFAULT_REFUSAL);
+        assert_eq!(of(Some(f64::NAN)), DEFAULT_REFUSAL);
+        assert_eq!(of(Some(0.0)), Duration::ZERO);
+        assert_eq!(of(Some(1.5)), Duration::from_millis(1500));
+        assert_eq!(of(Some(1e300)), LONGEST_REFUSAL);
+        assert_eq!(of(Some(f64::INFINITY)), LONGEST_REFUSAL);
+    }
+
+    #[test]
+    fn only_own_ids_are_offers() {
+        let parse = |id: &str| OfferNumber::parse(&id.into(), "c");
+        assert_eq!(parse("c-O7"), Some(OfferNumber(7)));
+        assert_eq!(OfferNumber(7).id("c").value, "c-O7");
+        for other in ["d-O7", "c-O", "c-O07", "c-O+7", "c-7", "", "c-O7x", "c-O99999999999999999999"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+}

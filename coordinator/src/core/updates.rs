@@ -58,7 +58,7 @@ impl Core {
             return;
         }
         self.state.counters.valid_executor_to_framework_messages += 1;
-        self.send(&framework_id, events::message(agent.clone(), executor_id, data.into()));
+        self.send(&framework_id, events::message(agent.clone(), executor_id, data));
     }
 
     pub(super) fn executor_exited(&mut self, agent: &AgentId, exited: ExecutorExited) {

@@ -47,6 +47,9 @@ pub(crate) enum FrameworkError {
     Checkpoint(bool, bool),
 }
 
+/// What Mesos' durations, 64 bits of nanoseconds, cannot hold.
+const LONGEST_SECONDS: f64 = 9_223_372_036.854_775;
+
 /// Checks what a framework says of itself, without regard to what it said before.
 pub(crate) fn validate(info: &FrameworkInfo, allowed: Option<&[String]>) -> Result<(), FrameworkError> {
     validate_roles(info)?;
@@ -56,9 +59,8 @@ pub(crate) fn validate(info: &FrameworkInfo, allowed: Option<&[String]>) -> Resu
     for filter in info.offer_filters.values() {
         validate_offer_filter(filter)?;
     }
-    // What Mesos' durations hold: 64 bits of nanoseconds.
     let timeout = info.failover_timeout();
-    if !(timeout.abs() * 1e9 < 9.223_372_036_854_775_8e18) {
+    if timeout.is_nan() || timeout.abs() >= LONGEST_SECONDS {
         return Err(FrameworkError::FailoverTimeout(timeout));
     }
     if let Some(allowed) = allowed {
