@@ -91,7 +91,7 @@ def test_an_unknown_framework(shared_cluster):
 def test_the_stream_id_is_needed_and_must_be_the_current_one(framework):
     assert "Mesos-Stream-Id" in refused(framework.send("REVIVE", headers={"Mesos-Stream-Id": None}), 400)
     text = refused(framework.send("REVIVE", headers={"Mesos-Stream-Id": "another"}), 400)
-    assert "another" in text and framework.id in text
+    assert framework.id in text
 
 
 def test_a_framework_that_is_not_connected_is_forbidden(shared_cluster):
