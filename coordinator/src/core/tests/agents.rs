@@ -51,7 +51,7 @@ impl Setup {
 
     fn silence(&mut self) {
         self.world.step(Input::LinkClosed { link: self.link });
-        self.world.wait(Duration::from_secs(76));
+        self.world.wait(Duration::from_secs(91));
     }
 
     fn used(&self) -> Resources {
@@ -251,7 +251,7 @@ fn pings_that_are_answered_keep_an_agent() {
             }
         }
     }
-    assert_eq!(pings, 19, "the first was answered when it registered");
+    assert_eq!(pings, 20);
     assert!(s.world.core.snapshot().agents[&s.agent].connected());
     s.world.wait(Duration::from_secs(15 * 6));
     assert!(s.world.core.snapshot().agents.is_empty(), "unanswered with an open link");
@@ -404,7 +404,7 @@ fn a_task_id_used_again_elsewhere_stays_with_the_newer() {
     register.tasks = snapshot.tasks().map(|task| (**task).clone()).collect();
     register.frameworks = vec![(*snapshot.frameworks[&id].info).clone()];
     world.step(Input::LinkClosed { link });
-    world.wait(Duration::from_secs(76));
+    world.wait(Duration::from_secs(91));
     let (_, other) = world.agent("bb", "cpus:4;mem:1000");
     world.soon();
     let offer = world.offers(stream).remove(0);
