@@ -1,8 +1,36 @@
-//! The agent.
-#![allow(missing_docs)]
-pub mod core;
+//! The agent: it offers its machine to a coordinator and runs tasks in containers.
+//!
+//! The way of a task, which is also the way to read this crate:
+//!
+//! 1. [`link`] keeps a stream to the coordinator open. A `RunTask` comes in; the shell ([`shell`]), the one task that owns the
+//!    core, hands it over.
+//! 2. [`core`] decides: a pure state machine without clock, disk or socket. It wants the task's record stored and its container
+//!    prepared, both at once.
+//! 3. [`store`] writes the record, together with whatever else waits, and confirms it once it is on disk.
+//!    [`sandbox`] makes the directory; the containerizer fetches the image, asks every isolator for its part, and makes
+//!    the container.
+//! 4. Both are done: `TASK_STARTING` is stored and sent, the container is started over a shim process of its own;
+//!    it runs: `TASK_RUNNING`.
+//! 5. The first process ends. The terminal update is stored at once and sent when nothing is left of the container, and
+//!    again until the framework's acknowledgement has come back over the link. Then the store forgets the task.
+//!
+//! [`http`] answers readers from snapshots of the core and from the sandboxes. [`flags`], [`resources`] and [`identity`] say what
+//! the agent was told, what it has, and how it shows itself; [`agent`] puts all together: [`Agent::start`] for an agent with what
+//! `--isolation` names, [`Agent::builder`] for one with isolators of one's own.
+//!
+//! An agent that is stopped, or killed at any instant, leaves its containers running. The next one with its work directory finds
+//! them by the store, takes them over and reports what ended meanwhile.
+
+mod agent;
+mod core;
 pub mod flags;
-pub mod link;
-pub mod resources;
-pub mod sandbox;
-pub mod store;
+mod http;
+mod identity;
+mod link;
+mod resources;
+mod sandbox;
+mod shell;
+mod store;
+
+pub use agent::{Running, StartError};
+pub use core::End;

@@ -47,6 +47,7 @@ pub use input::{
     Ticket, Write,
 };
 pub use recovery::{Found, StoredState, StoredTask, StoredUpdate};
+pub use registration::capabilities;
 pub use status::{is_terminal, wait_words};
 pub use task::{CompletedTask, Kill, KillCause, KillOrder, Life, Task, TaskKey};
 

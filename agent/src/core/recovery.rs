@@ -13,7 +13,7 @@ use tepui_api::v1::{AgentInfo, ContainerId, FrameworkInfo, NetworkInfo, TaskStat
 
 use super::Core;
 use super::containers::exit_verdict;
-use super::input::{ContainerCommand, FrameworkFate, Limitation, Now, Output, TaskWrite};
+use super::input::{ContainerCommand, FrameworkFate, Launch, Limitation, Now, Output, TaskWrite};
 use super::kill::Timer;
 use super::status::{Verdict, is_terminal};
 use super::task::{KillOrder, Life, Task, TaskKey, shown};
@@ -71,6 +71,28 @@ pub enum Found {
     /// It was never started, or nothing is known of it.
     Nothing,
 }
+
+impl StoredState {
+    /// The containers that may still be there, with what they were made from.
+    pub fn launches(&self) -> impl Iterator<Item = (ContainerId, Arc<Launch>)> {
+        let with_container = self.tasks.iter().filter(|task| !task.record.container.value.is_empty());
+        with_container.map(|task| {
+            let record = &task.record;
+            let framework = self.frameworks.iter().find(|(info, _)| info.id.as_ref() == Some(&record.key.framework));
+            let launch = Launch {
+                key: record.key.clone(),
+                framework: Arc::new(framework.map(|(info, _)| info.clone()).unwrap_or_default()),
+                task: record.info.clone(),
+                directory: record.directory.clone(),
+                user: record.user.clone(),
+                environment: Vec::new(),
+            };
+            (record.container.clone(), Arc::new(launch))
+        })
+    }
+}
+
+// === impl Core ===
 
 impl Core {
     /// Takes over what was on disk. To be called once, before the first [`Core::step`].

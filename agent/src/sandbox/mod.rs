@@ -1,13 +1,15 @@
 //! Sandboxes: the directory that each container has for itself on the host.
 //!
 //! The core decides where one is ([`paths`]) and which variables its task finds ([`environment`]); it is made ([`create`])
-//! before the container is prepared, can be read over HTTP as long as it is there ([`files`]), and is removed
-//! some time after its task is over ([`gc`]).
+//! before the container is prepared, can be read over HTTP as long as it is there ([`files`], under the names
+//! of [`attach`]), and is removed some time after its task is over ([`gc`]).
 
+mod attach;
 mod create;
 pub mod environment;
 pub mod files;
 pub mod gc;
 pub mod paths;
 
+pub use attach::{attach, attach_all};
 pub use create::{SandboxError, create};

@@ -1,0 +1,315 @@
+//! Starting and stopping an agent: [`start`], [`Builder`] and [`Running`].
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tepui_api::v1::ContainerId;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::core::{Config, ContainerEvent, Core, End, Launch, StoredState};
+use crate::flags::Settings;
+use crate::http::{Context, Server};
+use crate::link::{self, LinkEvent, Master, MasterError};
+use crate::resources::{self, DetectError};
+use crate::sandbox::files::Files;
+use crate::sandbox::{attach_all, gc};
+use crate::shell::backend::Backend;
+use crate::shell::{Clock, Containers, Event, Handle, Shell};
+use crate::store::{Store, StoreError};
+use crate::identity;
+
+/// A sandbox is never removed earlier than this after its task, however full the disk.
+const YOUNGEST: Duration = Duration::from_secs(60);
+/// How long the last frame may take to reach the coordinator.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// What is given to containers beyond their grace period, when the agent ends them all.
+const MARGIN: Duration = Duration::from_secs(15);
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// `--master` is wrong.
+    #[error(transparent)]
+    Master(#[from] MasterError),
+    /// The work directory cannot be used.
+    #[error("cannot use the work directory {path}: {source}")]
+    WorkDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address is in use, or not this machine's.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Resources or attributes are wrong.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
+    /// The state on disk cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The agent is not the one that it was.
+    #[error(
+        "this agent cannot go on as {id}, for {changes}. Start it as it was before; or remove {state} to have it register as a new agent, which loses its tasks"
+    )]
+    Changed {
+        /// Its id.
+        id: String,
+        /// What is different.
+        changes: String,
+        /// The file with its state.
+        state: PathBuf,
+    },
+    /// Containers cannot be made on this machine, or those of an earlier run cannot be found again.
+    #[error("{0}")]
+    Containerizer(String),
+}
+
+/// A running agent. Dropped without [`Running::stop`] it ends at once; its containers go on in either case.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    handle: Handle,
+    shell: JoinHandle<()>,
+    server: Server,
+    link: JoinHandle<()>,
+    link_closed: Arc<Notify>,
+    sweeper: JoinHandle<()>,
+    ended: watch::Receiver<Option<End>>,
+    shutdown_grace_period: Duration,
+}
+
+/// Ends of containers, as the containerizer tells them.
+pub(crate) type Ends = mpsc::UnboundedReceiver<(ContainerId, ContainerEvent)>;
+
+// === impl Running ===
+
+impl Running {
+    /// Where its HTTP server listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the agent has to end: the coordinator refuses it, or asked it to shut down.
+    pub async fn ended(&self) -> End {
+        let mut ended = self.ended.clone();
+        let end = ended.wait_for(Option::is_some).await;
+        let end = end.ok().and_then(|end| end.clone());
+        end.unwrap_or_else(|| End::Asked("the agent was stopped".to_owned()))
+    }
+
+    /// Stops the agent. Its containers go on; the next agent with this work directory takes them over.
+    pub async fn stop(self) {
+        self.handle.tell(Event::Stop);
+        // A shell that panicked has stopped, too.
+        let _ = self.shell.await;
+        self.link.abort();
+        self.sweeper.abort();
+        self.server.stop().await;
+    }
+
+    /// Ends all containers, forgets the agent's id and stops.
+    pub async fn stop_and_clean_up(self) {
+        self.handle.tell(Event::ShutDown);
+        let limit = self.shutdown_grace_period + MARGIN;
+        if tokio::time::timeout(limit, self.ended()).await.is_err() {
+            tracing::warn!("not all containers ended in time");
+        }
+        self.handle.tell(Event::Stop);
+        let _ = tokio::time::timeout(FAREWELL, self.link_closed.notified()).await;
+        self.stop().await;
+    }
+}
+
+/// Starts an agent over whatever makes containers.
+pub(crate) async fn start_over(
+    mut settings: Settings,
+    backend: Arc<dyn Backend>,
+    ends: Ends,
+) -> Result<Running, StartError> {
+    let clock = Clock::start();
+    let began = Instant::now();
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let master: Master = settings.master.parse()?;
+    settings.work_dir = make_work_dir(&settings.work_dir)?;
+    settings.runtime_dir = Some(settings.runtime_dir());
+
+    let listener = listen(&settings).await?;
+    let bound = local_address(&listener, &settings)?;
+    let address = identity::advertised(&settings, bound);
+    let config = config(&settings, address)?;
+
+    let (handle, events) = Handle::new();
+    let confirm = handle.clone();
+    let (store, state) = Store::open(&settings.work_dir, move |ticket| confirm.tell(Event::Stored(ticket)))?;
+    check_unchanged(&state, &config, &settings)?;
+
+    let files = Arc::new(Files::default());
+    let containers = Containers::new(Arc::clone(&backend), Arc::clone(&files), handle.clone());
+    let mut core = Core::new(config, seed());
+    let mut first = Vec::new();
+    recover(&mut core, clock, state, &backend, &containers, &mut first).await?;
+    if let Some(id) = &core.snapshot().agent.id {
+        attach_all(&files, &settings.work_dir, id);
+    }
+
+    let reconnect = Arc::new(Notify::new());
+    let (shell, ended) = Shell::new(core, store, containers, events, Arc::clone(&reconnect), clock);
+    let shell = tokio::spawn(shell.run(first));
+    tokio::spawn(forward(ends, handle.clone()));
+    let link_closed = Arc::new(Notify::new());
+    let link = tokio::spawn(link::run(
+        master,
+        settings.registration_backoff_factor.0,
+        reconnect,
+        tell_link(handle.clone(), Arc::clone(&link_closed)),
+    ));
+    let sweeper = tokio::spawn(sweep(settings.clone(), handle.clone(), Arc::clone(&files)));
+    let shutdown_grace_period = settings.executor_shutdown_grace_period.0;
+    let context = Context {
+        handle: handle.clone(),
+        backend,
+        files,
+        settings,
+        pid: format!("slave(1)@{address}"),
+        started,
+        recovery: began.elapsed(),
+    };
+    let server = Server::start(listener, Arc::new(context));
+    tracing::info!(%address, "the agent is up");
+    Ok(Running {
+        address: SocketAddr::V4(bound),
+        handle,
+        shell,
+        server,
+        link,
+        link_closed,
+        sweeper,
+        ended,
+        shutdown_grace_period,
+    })
+}
+
+/// The work directory, without links in its path.
+fn make_work_dir(path: &Path) -> Result<PathBuf, StartError> {
+    let made = std::fs::create_dir_all(path).and_then(|()| path.canonicalize());
+    made.map_err(|source| StartError::WorkDir { path: path.to_owned(), source })
+}
+
+async fn listen(settings: &Settings) -> Result<TcpListener, StartError> {
+    let address = SocketAddr::from((settings.ip, settings.port));
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+fn local_address(listener: &TcpListener, settings: &Settings) -> Result<SocketAddrV4, StartError> {
+    match listener.local_addr() {
+        Ok(SocketAddr::V4(address)) => Ok(address),
+        Ok(SocketAddr::V6(address)) => Ok(SocketAddrV4::new(settings.ip, address.port())),
+        Err(source) => {
+            Err(StartError::Listen { address: SocketAddr::from((settings.ip, settings.port)), source })
+        }
+    }
+}
+
+fn config(settings: &Settings, address: SocketAddr) -> Result<Config, StartError> {
+    let role = &settings.default_role;
+    let resources = resources::detect(settings.resources.as_deref(), role, &settings.work_dir)?;
+    let attributes = resources::attributes(settings.attributes.as_deref())?;
+    let variables = settings.executor_environment_variables.iter();
+    Ok(Config {
+        agent: identity::agent_info(settings, address, resources, attributes),
+        version: identity::API_VERSION.to_owned(),
+        instance: uuid::Uuid::from_bytes(rand::random()).to_string(),
+        address,
+        work_dir: settings.work_dir.clone(),
+        switch_user: settings.switch_user,
+        shutdown_grace_period: settings.executor_shutdown_grace_period.0,
+        sandbox_directory: settings.sandbox_directory.clone(),
+        recovery_timeout: settings.recovery_timeout.0,
+        executor_reregistration_timeout: settings.executor_reregistration_timeout.0,
+        environment: variables.flat_map(|variables| variables.0.clone()).collect(),
+        max_completed: settings.max_completed_executors_per_framework,
+    })
+}
+
+fn check_unchanged(state: &StoredState, config: &Config, settings: &Settings) -> Result<(), StartError> {
+    let Some(before) = &state.agent else { return Ok(()) };
+    let Some(changes) = identity::changed(before, &config.agent) else { return Ok(()) };
+    let id = before.id.as_ref().map(ToString::to_string).unwrap_or_default();
+    Err(StartError::Changed { id, changes, state: settings.work_dir.join("meta") })
+}
+
+fn seed() -> [u8; 32] {
+    rand::random()
+}
+
+/// Finds the containers of an earlier run and hands all to the core.
+async fn recover(
+    core: &mut Core,
+    clock: Clock,
+    state: StoredState,
+    backend: &Arc<dyn Backend>,
+    containers: &Containers,
+    first: &mut Vec<crate::core::Output>,
+) -> Result<(), StartError> {
+    let known: Vec<(ContainerId, Arc<Launch>)> = state.launches().collect();
+    for (id, launch) in &known {
+        containers.adopt(id.clone(), launch.directory.clone());
+    }
+    if !known.is_empty() {
+        tracing::info!(containers = known.len(), "looking for the containers of an earlier run");
+    }
+    let found = backend.recover(known).await.map_err(StartError::Containerizer)?;
+    core.recover(clock.now(), state, &found, first);
+    Ok(())
+}
+
+async fn forward(mut ends: Ends, handle: Handle) {
+    while let Some((id, event)) = ends.recv().await {
+        handle.tell(Event::Container(id, event));
+    }
+}
+
+fn tell_link(handle: Handle, closed: Arc<Notify>) -> impl Fn(LinkEvent) + Send + 'static {
+    move |event| {
+        if matches!(event, LinkEvent::Closed) {
+            closed.notify_one();
+        }
+        handle.tell(Event::Link(event));
+    }
+}
+
+/// Removes old sandboxes now and then.
+async fn sweep(settings: Settings, handle: Handle, files: Arc<Files>) {
+    loop {
+        tokio::time::sleep(settings.disk_watch_interval.0.max(Duration::from_secs(1))).await;
+        let Ok(snapshot) = handle.snapshot().await else { return };
+        let live: HashSet<PathBuf> = snapshot.frameworks.tasks().map(|task| task.directory.clone()).collect();
+        let (settings, files) = (settings.clone(), Arc::clone(&files));
+        let swept = tokio::task::spawn_blocking(move || {
+            let in_use = gc::disk_in_use(&settings.work_dir)?;
+            let max_age = gc::max_age(settings.gc_delay.0, settings.gc_disk_headroom.0, in_use);
+            for sandbox in gc::sweep(&settings.work_dir, &live, max_age.max(YOUNGEST)) {
+                files.detach(&sandbox);
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        if let Ok(Err(error)) = swept.await {
+            tracing::warn!(%error, "cannot find out how full the disk is");
+        }
+    }
+}

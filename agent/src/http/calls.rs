@@ -1,0 +1,178 @@
+//! `POST /api/v1`: the operators' calls.
+
+use http::{Request, StatusCode};
+use http_body::Body as HttpBody;
+use tepui_api::http::{Refusal, accept, content_type, message, read_body};
+use tepui_api::v1::agent::response::{self, Type as Answered};
+use tepui_api::v1::agent::{Call, Response, call::Type};
+use tepui_api::v1::{DurationInfo, Flag, Metric};
+
+use super::executors::Entry;
+use super::{Answer, Context, containers, files, metrics, stopping};
+use crate::core::{Framework, Snapshot, is_terminal};
+use crate::identity;
+
+/// Answers a call.
+pub(super) async fn answer<B>(context: &Context, request: Request<B>) -> Answer
+where
+    B: HttpBody<Data = bytes::Bytes> + Send,
+    B::Error: std::fmt::Display,
+{
+    let media = content_type(request.headers())?;
+    let answered_as = accept(request.headers())?;
+    let body = read_body(request.into_body()).await?;
+    let call: Call =
+        tepui_api::decode(media, &body).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    let response = respond(context, call).await?;
+    Ok(message(answered_as, &response))
+}
+
+async fn respond(context: &Context, call: Call) -> Result<Response, Refusal> {
+    let Some(kind) = call.r#type.and_then(|number| Type::try_from(number).ok()) else {
+        return Err(Refusal::bad_request("Expecting 'type' to be present"));
+    };
+    let mut response = Response::default();
+    let answered = match kind {
+        Type::GetHealth => {
+            response.get_health = Some(response::GetHealth { healthy: true });
+            Answered::GetHealth
+        }
+        Type::GetVersion => {
+            response.get_version = Some(response::GetVersion { version_info: identity::version() });
+            Answered::GetVersion
+        }
+        Type::GetFlags => {
+            let flag = |(name, value): (&str, String)| Flag { name: name.to_owned(), value: Some(value) };
+            let flags = context.settings.table().into_iter().map(flag).collect();
+            response.get_flags = Some(response::GetFlags { flags });
+            Answered::GetFlags
+        }
+        Type::GetMetrics => {
+            check_timeout(call.get_metrics.and_then(|get| get.timeout))?;
+            let all = metrics::collect(context, &snapshot(context).await?);
+            let metrics = all.into_iter().map(|(name, value)| Metric { name, value: Some(value) });
+            response.get_metrics = Some(response::GetMetrics { metrics: metrics.collect() });
+            Answered::GetMetrics
+        }
+        Type::GetLoggingLevel => {
+            response.get_logging_level = Some(response::GetLoggingLevel { level: 0 });
+            Answered::GetLoggingLevel
+        }
+        Type::ListFiles => {
+            let list = call.list_files.ok_or_else(|| missing("list_files"))?;
+            let file_infos = files::blocking(&context.files, move |files| files.browse(&list.path)).await?;
+            response.list_files = Some(response::ListFiles { file_infos });
+            Answered::ListFiles
+        }
+        Type::ReadFile => {
+            let read = call.read_file.ok_or_else(|| missing("read_file"))?;
+            let piece = files::blocking(&context.files, move |files| {
+                files.read(&read.path, read.offset, read.length)
+            });
+            let piece = piece.await?;
+            response.read_file = Some(response::ReadFile { size: piece.size, data: piece.data });
+            Answered::ReadFile
+        }
+        Type::GetState => {
+            let snapshot = snapshot(context).await?;
+            response.get_state = Some(response::GetState {
+                get_tasks: Some(get_tasks(&snapshot)),
+                get_executors: Some(get_executors(&snapshot)),
+                get_frameworks: Some(get_frameworks(&snapshot)),
+            });
+            Answered::GetState
+        }
+        Type::GetTasks => {
+            response.get_tasks = Some(get_tasks(&snapshot(context).await?));
+            Answered::GetTasks
+        }
+        Type::GetExecutors => {
+            response.get_executors = Some(get_executors(&snapshot(context).await?));
+            Answered::GetExecutors
+        }
+        Type::GetFrameworks => {
+            response.get_frameworks = Some(get_frameworks(&snapshot(context).await?));
+            Answered::GetFrameworks
+        }
+        Type::GetContainers => {
+            let containers = containers::all(context, &snapshot(context).await?).await;
+            response.get_containers = Some(response::GetContainers { containers });
+            Answered::GetContainers
+        }
+        Type::GetAgent => {
+            let agent = snapshot(context).await?.agent;
+            response.get_agent =
+                Some(response::GetAgent { agent_info: Some((*agent).clone()), ..Default::default() });
+            Answered::GetAgent
+        }
+        Type::GetOperations => {
+            response.get_operations = Some(response::GetOperations::default());
+            Answered::GetOperations
+        }
+        Type::GetResourceProviders => {
+            response.get_resource_providers = Some(response::GetResourceProviders::default());
+            Answered::GetResourceProviders
+        }
+        Type::Unknown => {
+            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "the call's type is not known"));
+        }
+        other => return Err(Refusal::not_implemented(format!("the call {}", other.as_str_name()))),
+    };
+    response.r#type = Some(answered as i32);
+    Ok(response)
+}
+
+async fn snapshot(context: &Context) -> Result<Snapshot, Refusal> {
+    context.handle.snapshot().await.map_err(stopping)
+}
+
+fn missing(field: &str) -> Refusal {
+    Refusal::bad_request(format!("Expecting '{field}' to be present"))
+}
+
+/// Metrics are there at once; a time-out can only be nonsense.
+fn check_timeout(timeout: Option<DurationInfo>) -> Result<(), Refusal> {
+    match timeout {
+        Some(timeout) if timeout.nanoseconds < 0 => {
+            Err(Refusal::bad_request("'get_metrics.timeout' must not be negative"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tasks by what is known of them: to be launched, launched, over but not acknowledged, and history.
+fn get_tasks(snapshot: &Snapshot) -> response::GetTasks {
+    let mut tasks = response::GetTasks::default();
+    for (_, entry) in Entry::all(snapshot) {
+        let shown = entry.shown().clone();
+        match entry {
+            Entry::Completed(_) => tasks.completed_tasks.push(shown),
+            Entry::Active(_) if is_terminal(shown.state()) => tasks.terminated_tasks.push(shown),
+            Entry::Active(_) if shown.statuses.is_empty() => tasks.queued_tasks.push(shown),
+            Entry::Active(_) => tasks.launched_tasks.push(shown),
+        }
+    }
+    tasks
+}
+
+fn get_executors(snapshot: &Snapshot) -> response::GetExecutors {
+    let mut executors = response::GetExecutors::default();
+    for (framework, entry) in Entry::all(snapshot) {
+        let executor = response::get_executors::Executor { executor_info: entry.executor(framework) };
+        match entry {
+            Entry::Active(_) => executors.executors.push(executor),
+            Entry::Completed(_) => executors.completed_executors.push(executor),
+        }
+    }
+    executors
+}
+
+fn get_frameworks(snapshot: &Snapshot) -> response::GetFrameworks {
+    let one = |framework: &Framework| response::get_frameworks::Framework {
+        framework_info: (*framework.info).clone(),
+    };
+    response::GetFrameworks {
+        frameworks: snapshot.frameworks.active.values().map(one).collect(),
+        completed_frameworks: snapshot.frameworks.completed.iter().map(one).collect(),
+    }
+}

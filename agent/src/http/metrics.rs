@@ -1,0 +1,91 @@
+//! The metrics, under Mesos' names.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tepui_api::resources::Resources;
+use tepui_api::v1::TaskState;
+
+use super::Context;
+use crate::core::{Life, Snapshot};
+
+/// All metrics as they are now.
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles in Mesos' API")]
+pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String, f64> {
+    let mut all = BTreeMap::new();
+    let mut put = |name: &str, value: f64| {
+        all.insert(name.to_owned(), value);
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    put("slave/uptime_secs", now.saturating_sub(context.started).as_secs_f64());
+    put("slave/recovery_time_secs", context.recovery.as_secs_f64());
+    put("slave/recovery_errors", 0.0);
+    put("slave/registered", f64::from(u8::from(snapshot.registered)));
+    put("slave/frameworks_active", snapshot.frameworks.active.len() as f64);
+
+    let tasks = || snapshot.frameworks.tasks();
+    let alive = |lives: fn(&Life) -> bool| tasks().filter(|task| lives(&task.life)).count() as f64;
+    put("slave/executors_registering", alive(|life| matches!(life, Life::Preparing { .. } | Life::Starting { .. })));
+    put("slave/executors_running", alive(|life| matches!(life, Life::Running)));
+    put("slave/executors_terminating", alive(|life| matches!(life, Life::Killing(_) | Life::Ending)));
+    put("slave/executors_preempted", 0.0);
+    let shown = |state| tasks().filter(|task| task.state() == state).count() as f64;
+    put("slave/tasks_staging", shown(TaskState::TaskStaging));
+    put("slave/tasks_starting", shown(TaskState::TaskStarting));
+    put("slave/tasks_running", shown(TaskState::TaskRunning));
+    put("slave/tasks_killing", shown(TaskState::TaskKilling));
+
+    let counters = snapshot.counters;
+    put("slave/tasks_finished", counters.finished as f64);
+    put("slave/tasks_failed", counters.failed as f64);
+    put("slave/tasks_killed", counters.killed as f64);
+    put("slave/tasks_lost", counters.lost as f64);
+    put("slave/tasks_gone", counters.gone as f64);
+    put("slave/executors_terminated", counters.terminated as f64);
+    put("slave/container_launch_errors", counters.launch_errors as f64);
+    put("slave/valid_status_updates", counters.updates as f64);
+    put("slave/invalid_status_updates", 0.0);
+    put("slave/valid_framework_messages", 0.0);
+    put("slave/invalid_framework_messages", 0.0);
+    put("containerizer/mesos/container_destroy_errors", counters.destroy_errors as f64);
+
+    resources(snapshot, &mut put);
+    system(&mut put);
+    all
+}
+
+/// What there is of each resource, and how much of it tasks have.
+fn resources(snapshot: &Snapshot, put: &mut impl FnMut(&str, f64)) {
+    let total = Resources::from_wire_lossy(&snapshot.agent.resources);
+    let running = snapshot.frameworks.tasks().filter(|task| task.has_container());
+    let used: Vec<_> = running.flat_map(|task| task.info.resources.iter().cloned()).collect();
+    let used = Resources::from_wire_lossy(&used);
+    let amount = |of: &Resources, name: &str| of.scalar(name).map_or(0.0, |amount| amount.as_f64());
+    for name in ["cpus", "disk", "gpus", "mem"] {
+        for (suffix, total, used) in [
+            ("", total.non_revocable(), used.non_revocable()),
+            ("_revocable", total.revocable(), used.revocable()),
+        ] {
+            let (total, used) = (amount(&total, name), amount(&used, name));
+            put(&format!("slave/{name}{suffix}_total"), total);
+            put(&format!("slave/{name}{suffix}_used"), used);
+            put(&format!("slave/{name}{suffix}_percent"), if total > 0.0 { used / total } else { 0.0 });
+        }
+    }
+}
+
+/// The machine.
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles in Mesos' API")]
+fn system(put: &mut impl FnMut(&str, f64)) {
+    if let Ok(info) = nix::sys::sysinfo::sysinfo() {
+        let (one, five, fifteen) = info.load_average();
+        put("system/load_1min", one);
+        put("system/load_5min", five);
+        put("system/load_15min", fifteen);
+        put("system/mem_total_bytes", info.ram_total() as f64);
+        put("system/mem_free_bytes", info.ram_unused() as f64);
+    }
+    if let Ok(cpus) = std::thread::available_parallelism() {
+        put("system/cpus_total", cpus.get() as f64);
+    }
+}

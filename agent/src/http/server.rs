@@ -1,0 +1,87 @@
+//! Accepts connections and serves them until told to stop.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{Context, route};
+
+/// How long answers under way may take when the agent stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// After the system had no file left for a connection.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A client must have sent its headers in this time.
+const HEADERS: Duration = Duration::from_secs(60);
+
+/// The running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Serves connections to this listener.
+    pub(crate) fn start(listener: TcpListener, context: Arc<Context>) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        Self { stop, accepting: tokio::spawn(accept(listener, context, stopped)) }
+    }
+
+    /// Takes no more connections, and returns when those there are have ended or [`LAST_ANSWERS`] are over.
+    pub(crate) async fn stop(self) {
+        // Without a receiver the server has ended already.
+        let _ = self.stop.send(true);
+        let _ = self.accepting.await;
+    }
+}
+
+async fn accept(listener: TcpListener, context: Arc<Context>, mut stopped: watch::Receiver<bool>) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder.http2().timer(TokioTimer::new());
+    let graceful = GracefulShutdown::new();
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection's delay cannot be turned off");
+        }
+        let context = Arc::clone(&context);
+        let service = service_fn(move |request| {
+            let context = Arc::clone(&context);
+            async move { Ok::<_, Infallible>(route(context, request).await) }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = graceful.watch(connection);
+        connections.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    // Dropping `connections` afterwards cuts what is left.
+    let _ = tokio::time::timeout(LAST_ANSWERS, graceful.shutdown()).await;
+}

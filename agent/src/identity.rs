@@ -1,0 +1,146 @@
+//! How an agent shows itself: its address, its name, and the [`AgentInfo`] that frameworks see in offers.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+
+use tepui_api::resources::Resources;
+use tepui_api::v1::{AgentInfo, Attribute, Resource, VersionInfo};
+
+use crate::flags::Settings;
+
+/// The version of the Mesos API that is spoken. Clients parse it to learn what they may use.
+pub const API_VERSION: &str = "1.11.0";
+
+/// The address at which others reach an agent that listens on `bound`.
+#[must_use]
+pub fn advertised(settings: &Settings, bound: SocketAddrV4) -> SocketAddr {
+    let ip = match settings.advertise_ip {
+        Some(ip) => ip,
+        None if bound.ip().is_unspecified() => own_address(),
+        None => *bound.ip(),
+    };
+    SocketAddr::new(IpAddr::V4(ip), settings.advertise_port.unwrap_or(bound.port()))
+}
+
+/// What frameworks see of the agent, without an id.
+#[must_use]
+pub fn agent_info(
+    settings: &Settings,
+    address: SocketAddr,
+    resources: Vec<Resource>,
+    attributes: Vec<Attribute>,
+) -> AgentInfo {
+    let hostname = match &settings.hostname {
+        Some(hostname) => hostname.clone(),
+        None if settings.hostname_lookup && address.ip().is_loopback() => "localhost".to_owned(),
+        None if settings.hostname_lookup => machine_name().unwrap_or_else(|| address.ip().to_string()),
+        None => address.ip().to_string(),
+    };
+    AgentInfo {
+        hostname,
+        port: Some(i32::from(address.port())),
+        resources,
+        attributes,
+        ..AgentInfo::default()
+    }
+}
+
+/// What has changed from the agent as it was registered, in words; `None` when it may keep its id. This is Mesos'
+/// `--reconfiguration_policy=equal`, but for the port: an agent may move to another.
+#[must_use]
+pub fn changed(before: &AgentInfo, now: &AgentInfo) -> Option<String> {
+    let mut changes = Vec::new();
+    if before.hostname != now.hostname {
+        changes.push(format!("its hostname was '{}' and is '{}'", before.hostname, now.hostname));
+    }
+    let resources = |info: &AgentInfo| Resources::from_wire_lossy(&info.resources);
+    let (old, new) = (resources(before), resources(now));
+    if !(old.contains(&new) && new.contains(&old)) {
+        changes.push(format!("its resources were {old} and are {new}"));
+    }
+    if before.attributes != now.attributes {
+        let text = tepui_api::resources::attributes_to_text;
+        changes.push(format!(
+            "its attributes were '{}' and are '{}'",
+            text(&before.attributes),
+            text(&now.attributes)
+        ));
+    }
+    if before.domain != now.domain {
+        changes.push("its domain is another".to_owned());
+    }
+    (!changes.is_empty()).then(|| changes.join("; "))
+}
+
+/// What this program is.
+#[must_use]
+pub fn version() -> VersionInfo {
+    VersionInfo {
+        version: API_VERSION.to_owned(),
+        build_user: Some("tepui".to_owned()),
+        git_tag: Some(format!("tepui-{}", env!("CARGO_PKG_VERSION"))),
+        ..VersionInfo::default()
+    }
+}
+
+/// The address by which other machines most likely reach this one: the one that would be used to
+/// speak to them. Nothing is sent.
+fn own_address() -> Ipv4Addr {
+    let by_route = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        // TEST-NET-3, which only the default route leads to.
+        socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9)).ok()?;
+        match socket.local_addr().ok()?.ip() {
+            IpAddr::V4(ip) if !ip.is_unspecified() => Some(ip),
+            _ => None,
+        }
+    };
+    by_route().unwrap_or(Ipv4Addr::LOCALHOST)
+}
+
+fn machine_name() -> Option<String> {
+    let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(resources: &str, attributes: &str) -> AgentInfo {
+        AgentInfo {
+            hostname: "h".into(),
+            resources: Resources::parse(resources, "*").unwrap().to_wire(),
+            attributes: tepui_api::resources::parse_attributes(attributes).unwrap(),
+            ..AgentInfo::default()
+        }
+    }
+
+    #[test]
+    fn equal_agents_may_go_on_and_others_are_told_why_not() {
+        let before = info("cpus:2;mem:10", "rack:a");
+        let same = AgentInfo { id: Some("A".into()), port: Some(1), ..info("mem:10;cpus:2", "rack:a") };
+        assert_eq!(changed(&before, &same), None);
+        let less = changed(&before, &info("cpus:1;mem:10", "rack:a")).unwrap();
+        assert!(less.contains("resources"), "{less}");
+        let more = changed(&before, &info("cpus:3;mem:10", "rack:b")).unwrap();
+        assert!(more.contains("resources") && more.contains("rack:b"), "{more}");
+        let renamed = AgentInfo { hostname: "x".into(), ..before.clone() };
+        assert!(changed(&before, &renamed).unwrap().contains("hostname"));
+    }
+
+    #[test]
+    fn what_was_told_is_shown() {
+        let settings = Settings {
+            advertise_ip: Some(Ipv4Addr::new(10, 1, 2, 3)),
+            advertise_port: Some(80),
+            hostname_lookup: false,
+            ..Settings::new("h:1", "/w")
+        };
+        let address = advertised(&settings, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 5051));
+        assert_eq!(address.to_string(), "10.1.2.3:80");
+        let info = agent_info(&settings, address, Vec::new(), Vec::new());
+        assert_eq!((info.hostname.as_str(), info.port()), ("10.1.2.3", 80));
+        let anywhere = advertised(&Settings::new("h:1", "/w"), SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 1));
+        assert!(!anywhere.ip().is_unspecified());
+    }
+}

@@ -1,0 +1,53 @@
+//! What the shell needs of whatever makes containers.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tepui_api::v1::task_status::Reason;
+use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics};
+
+use crate::core::{Found, Launch};
+
+/// A future that a trait object can return.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Makes containers.
+pub trait Backend: Send + Sync + 'static {
+    /// Makes all of a container but its processes.
+    fn prepare(&self, id: ContainerId, launch: Arc<Launch>) -> BoxFuture<'_, Result<Vec<NetworkInfo>, LaunchError>>;
+
+    /// Runs it; gives its first process' id.
+    fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<u32, LaunchError>>;
+
+    /// Sends a signal to its processes.
+    fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Ends it, and removes what is left of it. Cancels a preparation or start under way.
+    fn destroy(&self, id: ContainerId) -> BoxFuture<'_, Result<(), String>>;
+
+    /// What it uses.
+    fn usage(&self, id: ContainerId) -> BoxFuture<'_, Result<ResourceStatistics, String>>;
+
+    /// How it is.
+    fn status(&self, id: ContainerId) -> BoxFuture<'_, Result<ContainerStatus, String>>;
+
+    /// Finds the containers that an earlier process made, and removes those that are not known.
+    fn recover(&self, known: Vec<(ContainerId, Arc<Launch>)>) -> BoxFuture<'_, Result<HashMap<ContainerId, Found>, String>>;
+
+    /// The images that are being pulled, as `GET /tepui/v1/pulls` answers them.
+    fn pulls(&self) -> serde_json::Value {
+        serde_json::Value::Array(Vec::new())
+    }
+}
+
+/// Why a container does not run.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct LaunchError {
+    /// For machines.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+}

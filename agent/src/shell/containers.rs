@@ -1,0 +1,105 @@
+//! Commands to containers, each as a task of its own. The core gives a command for a container only when the last one
+//! is done, but for `Destroy`, which may come at any time and cancels what is under way.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tepui_api::v1::ContainerId;
+
+use super::backend::Backend;
+use super::{Event, Handle};
+use crate::core::{ContainerCommand, ContainerEvent, Launch};
+use crate::sandbox::files::Files;
+use crate::sandbox::{self, SandboxError, gc};
+
+/// Does what the core wants done with containers.
+#[derive(Clone)]
+pub(crate) struct Containers {
+    backend: Arc<dyn Backend>,
+    files: Arc<Files>,
+    handle: Handle,
+    /// The sandboxes of containers that are not destroyed.
+    directories: Arc<Mutex<HashMap<ContainerId, PathBuf>>>,
+}
+
+// === impl Containers ===
+
+impl Containers {
+    pub(crate) fn new(backend: Arc<dyn Backend>, files: Arc<Files>, handle: Handle) -> Self {
+        Self { backend, files, handle, directories: Arc::default() }
+    }
+
+    /// A container that an earlier process made.
+    pub(crate) fn adopt(&self, id: ContainerId, sandbox: PathBuf) {
+        self.directories().insert(id, sandbox);
+    }
+
+    fn directories(&self) -> MutexGuard<'_, HashMap<ContainerId, PathBuf>> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to carry out a command; what comes of it is an event.
+    pub(crate) fn perform(&self, id: ContainerId, command: ContainerCommand) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let event = match command {
+                ContainerCommand::Prepare(launch) => Some(this.prepare(&id, launch).await),
+                ContainerCommand::Start => Some(this.start(&id).await),
+                ContainerCommand::Signal(signal) => {
+                    this.signal(&id, signal).await;
+                    None
+                }
+                ContainerCommand::Destroy => Some(this.destroy(&id).await),
+            };
+            if let Some(event) = event {
+                this.handle.tell(Event::Container(id, event));
+            }
+        });
+    }
+
+    async fn prepare(&self, id: &ContainerId, launch: Arc<Launch>) -> ContainerEvent {
+        self.directories().insert(id.clone(), launch.directory.clone());
+        let (directory, user, files) =
+            (launch.directory.clone(), launch.user.clone(), Arc::clone(&self.files));
+        let made = tokio::task::spawn_blocking(move || {
+            sandbox::create(&directory, user.as_deref())?;
+            sandbox::attach(&files, &directory, true);
+            Ok::<_, SandboxError>(())
+        });
+        let made = made.await;
+        match made {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return ContainerEvent::NoSandbox(error.to_string()),
+            Err(error) => return ContainerEvent::NoSandbox(format!("the sandbox was not made: {error}")),
+        }
+        match self.backend.prepare(id.clone(), launch).await {
+            Ok(networks) => ContainerEvent::Prepared { networks },
+            Err(error) => ContainerEvent::Failed { reason: error.reason, message: error.message },
+        }
+    }
+
+    async fn start(&self, id: &ContainerId) -> ContainerEvent {
+        match self.backend.start(id.clone()).await {
+            Ok(pid) => ContainerEvent::Started { pid },
+            Err(error) => ContainerEvent::Failed { reason: error.reason, message: error.message },
+        }
+    }
+
+    async fn signal(&self, id: &ContainerId, signal: i32) {
+        if let Err(error) = self.backend.signal(id.clone(), signal).await {
+            tracing::warn!(container = %id, signal, error, "a signal did not reach the container");
+        }
+    }
+
+    async fn destroy(&self, id: &ContainerId) -> ContainerEvent {
+        let destroyed = self.backend.destroy(id.clone()).await;
+        if let Some(directory) = self.directories().remove(id) {
+            gc::touch(&directory);
+        }
+        match destroyed {
+            Ok(()) => ContainerEvent::Destroyed,
+            Err(error) => ContainerEvent::NotDestroyed(error),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The world around the core: it brings in what happens, and does what the core wants done.
+//!
+//! ```text
+//!   link ──frames──►┐                         ┌──► store ──Stored──┐
+//!   containers ────►│ events ─► Core::step ─► │ outputs            ├──► events
+//!   store ─────────►│     (one task)          ├──► containers ─────┘
+//!   timer, readers ►┘                         └──► link
+//! ```
+//!
+//! [`Shell::run`] is one task that owns the core. Nothing in it waits for anything but the next event: commands to containers run
+//! as tasks of their own ([`containers`]), the store has a thread, and frames go into a queue.
+
+pub mod backend;
+mod containers;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tepui_api::link::agent_frame;
+use tepui_api::v1::ContainerId;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::core::{ContainerEvent, Core, End, Input, Now, Output, Snapshot, Ticket};
+use crate::link::LinkEvent;
+use crate::store::Store;
+pub(crate) use containers::Containers;
+
+/// What happens, for the task that owns the core.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// On the link.
+    Link(LinkEvent),
+    /// To a container.
+    Container(ContainerId, ContainerEvent),
+    /// In the store.
+    Stored(Ticket),
+    /// A reader wants to know what there is.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// The agent is to end with all that runs on it.
+    ShutDown,
+    /// The agent is to stop, and what runs on it to go on.
+    Stop,
+}
+
+/// Puts events before the core.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// The agent stops: nobody answers any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the agent is stopping")]
+pub struct Stopping;
+
+/// The task that owns the core.
+pub(crate) struct Shell {
+    core: Core,
+    store: Store,
+    containers: Containers,
+    events: mpsc::UnboundedReceiver<Event>,
+    /// The present link's sending end.
+    link: Option<mpsc::UnboundedSender<agent_frame::Body>>,
+    reconnect: Arc<Notify>,
+    ended: watch::Sender<Option<End>>,
+    clock: Clock,
+}
+
+/// The time since the process began, and since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    began: Instant,
+}
+
+/// How many events are taken in before the timer is looked at.
+const BATCH: usize = 64;
+
+// === impl Handle ===
+
+impl Handle {
+    /// A handle, and the queue that it fills.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (events, queue) = mpsc::unbounded_channel();
+        (Self { events }, queue)
+    }
+
+    /// Tells the core. Events after the agent's end are lost, which nobody misses.
+    pub(crate) fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    /// What there is.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, Stopping> {
+        let (sender, answer) = oneshot::channel();
+        self.tell(Event::Snapshot(sender));
+        answer.await.map_err(|_| Stopping)
+    }
+}
+
+// === impl Clock ===
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    pub(crate) fn now(self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { monotonic: self.began.elapsed(), unix }
+    }
+
+    fn instant(self, at: Duration) -> tokio::time::Instant {
+        (self.began + at).into()
+    }
+}
+
+// === impl Shell ===
+
+impl Shell {
+    pub(crate) fn new(
+        core: Core,
+        store: Store,
+        containers: Containers,
+        events: mpsc::UnboundedReceiver<Event>,
+        reconnect: Arc<Notify>,
+        clock: Clock,
+    ) -> (Self, watch::Receiver<Option<End>>) {
+        let (ended, watch) = watch::channel(None);
+        (Self { core, store, containers, events, link: None, reconnect, ended, clock }, watch)
+    }
+
+    /// Serves until told to stop. What the core wanted before, such as of its recovery, is done first.
+    pub(crate) async fn run(mut self, first: Vec<Output>) {
+        self.perform(first);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let deadline = self.core.next_deadline().map(|at| self.clock.instant(at));
+            tokio::select! {
+                count = self.events.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                }
+                () = sleep_until(deadline) => self.step(Input::Tick),
+            }
+            let mut stop = false;
+            for event in batch.drain(..) {
+                stop |= self.event(event);
+            }
+            if stop {
+                break;
+            }
+        }
+        // The store writes what it was given before its thread ends.
+        let store = self.store;
+        let _ = tokio::task::spawn_blocking(move || drop(store)).await;
+    }
+
+    /// Takes one event in; whether to stop after it.
+    fn event(&mut self, event: Event) -> bool {
+        match event {
+            Event::Link(LinkEvent::Opened(sender)) => {
+                self.link = Some(sender);
+                self.step(Input::LinkOpened);
+            }
+            Event::Link(LinkEvent::Frame(frame)) => self.step(Input::Frame(frame)),
+            Event::Link(LinkEvent::Closed) => {
+                self.link = None;
+                self.step(Input::LinkClosed);
+            }
+            Event::Container(id, event) => self.step(Input::Container(id, event)),
+            Event::Stored(ticket) => self.step(Input::Stored(ticket)),
+            Event::Snapshot(answer) => {
+                // A reader that went away needs none.
+                let _ = answer.send(self.core.snapshot());
+            }
+            Event::ShutDown => self.step(Input::ShutDown),
+            Event::Stop => return true,
+        }
+        false
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut out = Vec::new();
+        self.core.step(self.clock.now(), input, &mut out);
+        self.perform(out);
+    }
+
+    fn perform(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Store(ticket, writes) => self.store.submit(ticket, writes),
+                Output::Send(body) => {
+                    if let Some(link) = &self.link {
+                        // A link that is gone is heard of by an event.
+                        let _ = link.send(*body);
+                    }
+                }
+                Output::Container(id, command) => self.containers.perform(id, command),
+                Output::Reconnect => {
+                    self.link = None;
+                    self.reconnect.notify_one();
+                }
+                Output::End(end) => {
+                    self.ended.send_replace(Some(end));
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
