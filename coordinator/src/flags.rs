@@ -32,7 +32,6 @@ pub struct Weights(pub Vec<(String, f64)>);
 
 /// The flags of a coordinator.
 #[derive(Debug, Clone, PartialEq, Args)]
-#[command(next_help_heading = None)]
 pub struct Settings {
     /// IP address to listen on
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = "Network")]
@@ -205,7 +204,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("log_auto_initialize", "the file registry needs no initialization"),
     ("log_dir", LOGS),
     ("logbufsecs", LOGS),
-    ("logging_level", LOGS),
     ("master_contender", MODULES),
     ("master_detector", MODULES),
     ("max_executors_per_agent", "network isolation by port mapping is not built"),
@@ -216,7 +214,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("offer_constraints_re2_max_mem", "the limits of offer constraints are fixed"),
     ("offer_constraints_re2_max_program_size", "the limits of offer constraints are fixed"),
     ("publish_per_framework_metrics", "there are no metrics per framework yet"),
-    ("quiet", LOGS),
     ("quorum", REPLICATED),
     ("rate_limits", "frameworks are not limited in their calls yet"),
     ("recovery_agent_removal_limit", "agents that do not come back only become unreachable"),
@@ -240,7 +237,7 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
 ];
 
 const AUTHENTICATION: &str = "there is no authentication yet: let only trusted hosts reach the port";
-const LOGS: &str = "logs go to stderr; choose what is logged with the environment variable RUST_LOG";
+const LOGS: &str = "logs go to stderr, line by line; --logging_level chooses how much";
 const MODULES: &str = "Mesos' modules are bound to its C++ ABI and cannot be loaded";
 const REPLICATED: &str =
     "a replicated set of coordinators over ZooKeeper is not built yet: run one coordinator";

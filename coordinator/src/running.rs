@@ -89,7 +89,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     );
 
     let (handle, incoming) = CoreHandle::new();
-    let RegistryThread { changes, thread: registry } =
+    let RegistryThread { changes, thread: registry, stats } =
         RegistryThread::start(registry, handle.clone()).map_err(StartError::Thread)?;
     let observers = settings.max_operator_event_stream_subscribers;
     let CoreThread { thread: core } =
@@ -107,6 +107,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         started: now,
         elected: now,
         operator_streams: 0.into(),
+        registry: stats,
     });
     let server = Server::start(listener, context);
     Ok(Running { address, info, work_dir, core: StopOnDrop(handle), server, ended: Some(ended) })

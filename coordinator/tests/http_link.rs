@@ -1,5 +1,7 @@
 //! `POST /tepui/v1/link`: agents that come, go, and say nonsense.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use support::agent::{Connection, Ended, register};

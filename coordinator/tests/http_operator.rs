@@ -1,5 +1,7 @@
 //! `POST /api/v1`: every read has the fields that Mesos writes, in both media types.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use serde_json::{Value, json};
@@ -16,6 +18,9 @@ use tepui_coordinator::{Running, Settings, Weights, start};
 
 const PATH: &str = "/api/v1";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// Body, headers, and the status and words that are to be answered.
+type Case = (&'static str, &'static [(&'static str, &'static str)], u16, &'static str);
 
 /// An agent with a running task and an offer, and their framework.
 struct Cluster {
@@ -64,7 +69,7 @@ async fn what_is_wrong_with_a_request_is_told_in_mesos_order() {
     let running = coordinator().await;
     let answer = get(&running, PATH).await;
     assert_eq!((answer.status, answer.header("Allow")), (405, Some("POST")));
-    let cases: &[(&str, &[(&str, &str)], u16, &str)] = &[
+    let cases: &[Case] = &[
         ("{}", &[], 400, "Expecting 'Content-Type' to be present"),
         ("{}", &[("Content-Type", "text/plain")], 415, "Expecting 'Content-Type' of"),
         ("[]", &[JSON], 400, "mesos.v1.master.Call"),

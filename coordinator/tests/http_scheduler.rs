@@ -16,6 +16,9 @@ use tepui_api::v1::{FrameworkId, TaskState, task_status};
 use tokio::io::AsyncReadExt as _;
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// Body, headers, and the status and words that are to be answered.
+type Case = (&'static str, &'static [(&'static str, &'static str)], u16, &'static str);
 const SUBSCRIBE: &str = r#"{"type":"SUBSCRIBE","subscribe":{"framework_info":{"user":"root","name":"raw","roles":["*"],
     "capabilities":[{"type":"MULTI_ROLE"}]}}}"#;
 
@@ -26,10 +29,10 @@ async fn what_is_wrong_with_a_request_is_told_in_mesos_order() {
     assert_eq!((answer.status, answer.header("Allow")), (405, Some("POST")));
     assert_eq!(answer.text(), "405 Method Not Allowed. Expecting one of { 'POST' }, but received 'GET'.");
 
-    let kill = r#"{"type":"KILL","framework_id":{"value":"f"},"kill":{"task_id":{"value":"t"}}}"#;
-    let other_id = r#"{"type":"SUBSCRIBE","framework_id":{"value":"a"},"subscribe":{"framework_info":{"user":"u","name":"n","id":{"value":"b"}}}}"#;
-    let with_stream = ("Mesos-Stream-Id", "8b2c1e1e-0000-4000-8000-000000000000");
-    let cases: &[(&str, &[(&str, &str)], u16, &str)] = &[
+    const KILL: &str = r#"{"type":"KILL","framework_id":{"value":"f"},"kill":{"task_id":{"value":"t"}}}"#;
+    const OTHER_ID: &str = r#"{"type":"SUBSCRIBE","framework_id":{"value":"a"},"subscribe":{"framework_info":{"user":"u","name":"n","id":{"value":"b"}}}}"#;
+    const WITH_STREAM: (&str, &str) = ("Mesos-Stream-Id", "8b2c1e1e-0000-4000-8000-000000000000");
+    let cases: &[Case] = &[
         ("{}", &[], 400, "Expecting 'Content-Type' to be present"),
         (
             "{}",
@@ -43,7 +46,7 @@ async fn what_is_wrong_with_a_request_is_told_in_mesos_order() {
         ("{}", &[JSON], 400, "Expecting 'type' to be present"),
         (r#"{"type":"KILL"}"#, &[JSON], 400, "Expecting 'framework_id' to be present"),
         (r#"{"type":"KILL","framework_id":{"value":"f"}}"#, &[JSON], 400, "Expecting 'kill' to be present"),
-        (other_id, &[JSON], 400, "'framework_id' differs from 'subscribe.framework_info.id'"),
+        (OTHER_ID, &[JSON], 400, "'framework_id' differs from 'subscribe.framework_info.id'"),
         // The body comes before what is accepted, and that before the stream's id.
         (
             r#"{"type":"SUBSCRIBE"}"#,
@@ -51,15 +54,15 @@ async fn what_is_wrong_with_a_request_is_told_in_mesos_order() {
             400,
             "Expecting 'subscribe' to be present",
         ),
-        (SUBSCRIBE, &[JSON, ("Accept", "text/html"), with_stream], 406, "Accept"),
+        (SUBSCRIBE, &[JSON, ("Accept", "text/html"), WITH_STREAM], 406, "Accept"),
         (
             SUBSCRIBE,
-            &[JSON, with_stream],
+            &[JSON, WITH_STREAM],
             400,
             "Subscribe calls should not include the 'Mesos-Stream-Id' header",
         ),
         // What a call without an answer accepts is of no interest.
-        (kill, &[JSON, ("Accept", "text/html")], 400, "Framework cannot be found"),
+        (KILL, &[JSON, ("Accept", "text/html")], 400, "Framework cannot be found"),
         (r#"{"type":"UNKNOWN","framework_id":{"value":"f"}}"#, &[JSON], 501, "not implemented"),
     ];
     for (body, headers, status, words) in cases {

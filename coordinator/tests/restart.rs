@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use support::agent::{Connection, register};
-use support::raw::post_json;
+use support::raw::{get, post_json};
 use support::scheduler::{Scheduler, info};
 use support::settings;
 use tepui_api::MediaType;
@@ -25,6 +25,9 @@ async fn a_coordinator_awaits_the_agents_that_it_admitted() {
     let mut connection = Connection::open(&running).await;
     let mut link = connection.link().await.unwrap();
     let id = link.register(register("host", "cpus:1;mem:100", None, vec![])).await.agent_id;
+    let metrics = get(&running, "/metrics/snapshot").await.json();
+    assert!(metrics["registrar/registry_size_bytes"].as_f64().unwrap() > 0.0);
+    assert!(metrics["registrar/state_store_ms"].as_f64().unwrap() > 0.0);
     let second = start(on_disk()).await;
     assert!(matches!(second, Err(StartError::Registry(_))), "two must not share a registry");
     running.stop().await.unwrap();

@@ -10,6 +10,7 @@ use tepui_api::v1::TaskState;
 use super::Context;
 use crate::core::{Connection, Snapshot};
 use crate::election::Leadership;
+use crate::shell::RegistryStats;
 
 /// All metrics as they are now.
 pub(super) fn collect(context: &Context, state: &Snapshot) -> BTreeMap<String, f64> {
@@ -18,6 +19,7 @@ pub(super) fn collect(context: &Context, state: &Snapshot) -> BTreeMap<String, f
     all.put("master/uptime_secs", now.saturating_sub(context.started).as_secs_f64());
     all.put("master/elected", f64::from(u8::from(*context.leadership.borrow() == Leadership::Own)));
     all.count("master/operator_event_stream_subscribers", context.operator_streams.load(Ordering::Relaxed));
+    registry(&mut all, &context.registry);
     agents(&mut all, state);
     frameworks(&mut all, state);
     tasks(&mut all, state);
@@ -57,6 +59,15 @@ impl Metrics {
     #[expect(clippy::cast_precision_loss, reason = "metrics are doubles in Mesos' API")]
     fn counter(&mut self, name: &str, value: u64) {
         self.put(name, value as f64);
+    }
+}
+
+fn registry(all: &mut Metrics, stats: &RegistryStats) {
+    all.counter("registrar/queued_operations", stats.queued.load(Ordering::Relaxed));
+    all.counter("registrar/registry_size_bytes", stats.bytes.load(Ordering::Relaxed));
+    let micros = stats.last_write_micros.load(Ordering::Relaxed);
+    if micros > 0 {
+        all.put("registrar/state_store_ms", std::time::Duration::from_micros(micros).as_secs_f64() * 1000.0);
     }
 }
 

@@ -17,6 +17,7 @@ mod v0;
 mod validate;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use http::header::LOCATION;
@@ -32,7 +33,7 @@ pub(crate) use server::Server;
 use crate::core::Reply;
 use crate::election::Leadership;
 use crate::flags::Settings;
-use crate::shell::{CoreGone, CoreHandle};
+use crate::shell::{CoreGone, CoreHandle, RegistryStats};
 
 /// What all handlers share.
 #[derive(Debug)]
@@ -50,7 +51,9 @@ pub(crate) struct Context {
     /// When it was elected, since 1970.
     pub(crate) elected: Duration,
     /// Subscribers of the operator stream.
-    pub(crate) operator_streams: std::sync::atomic::AtomicUsize,
+    pub(crate) operator_streams: AtomicUsize,
+    /// How the registry is.
+    pub(crate) registry: Arc<RegistryStats>,
 }
 
 /// Answers one request.
@@ -150,4 +153,58 @@ async fn write_apart(write: impl FnOnce() -> Vec<u8> + Send + 'static) -> Result
     tokio::task::spawn_blocking(write).await.map_err(|error| {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be written: {error}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use super::*;
+    use crate::identity::master_info;
+
+    fn context(leadership: Leadership) -> Context {
+        let settings = Settings { hostname: Some("own.example".to_owned()), ..Settings::default() };
+        Context {
+            core: CoreHandle::new().0,
+            info: Arc::new(master_info(&settings, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5050))),
+            settings,
+            leadership: watch::Sender::new(leadership).subscribe(),
+            started: Duration::ZERO,
+            elected: Duration::ZERO,
+            operator_streams: AtomicUsize::new(0),
+            registry: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn who_does_not_lead_shows_the_way() {
+        let leader =
+            MasterInfo { hostname: Some("leader.example".to_owned()), port: 5051, ..MasterInfo::default() };
+        let context = context(Leadership::Other(Arc::new(leader)));
+        let answer = context.check_leading("/state?jsonp=f").unwrap_err();
+        assert_eq!(answer.status(), StatusCode::TEMPORARY_REDIRECT);
+        assert_eq!(answer.headers()[LOCATION], "//leader.example:5051/state?jsonp=f");
+        assert_eq!(context.leader().unwrap().hostname(), "leader.example");
+    }
+
+    #[test]
+    fn without_a_leader_nothing_is_served() {
+        let context = context(Leadership::Vacant);
+        assert_eq!(context.check_leading("/state").unwrap_err().status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(context.leader(), None);
+    }
+
+    #[test]
+    fn the_leader_serves() {
+        let context = context(Leadership::Own);
+        assert!(context.check_leading("/state").is_ok());
+        assert_eq!(context.leader().unwrap().hostname(), "own.example");
+    }
+
+    #[tokio::test]
+    async fn a_core_that_is_gone_is_told() {
+        let context = context(Leadership::Own);
+        let answer = answer(context.core.operator(crate::core::OperatorCall::Teardown("f".into())).await);
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
 }

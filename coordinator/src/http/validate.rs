@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_has_a_uuid() {
         let acknowledge = |uuid: Vec<u8>| Call {
-            acknowledge: Some(call::Acknowledge { uuid: uuid.into(), ..call::Acknowledge::default() }),
+            acknowledge: Some(call::Acknowledge { uuid, ..call::Acknowledge::default() }),
             ..call(Type::Acknowledge)
         };
         assert_eq!(check(&acknowledge(vec![0; 15])), Err(CallError::Uuid(15)));

@@ -15,4 +15,4 @@ mod registry_thread;
 
 pub(crate) use core_thread::CoreThread;
 pub(crate) use handle::{CoreGone, CoreHandle, LinkGuard, Request};
-pub(crate) use registry_thread::RegistryThread;
+pub(crate) use registry_thread::{RegistryStats, RegistryThread};

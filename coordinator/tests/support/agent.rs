@@ -123,7 +123,7 @@ impl Link {
 
     pub async fn run_task(&mut self) -> RunTask {
         match self.next().await.unwrap() {
-            coordinator_frame::Body::RunTask(run) => *Box::from(run),
+            coordinator_frame::Body::RunTask(run) => run,
             other => panic!("instead of a task: {other:?}"),
         }
     }
@@ -143,7 +143,7 @@ impl Link {
             source: Some(Source::Executor.into()),
             agent_id: Some(agent.clone()),
             timestamp: Some(1.0),
-            uuid: Some(uuid.clone().into()),
+            uuid: Some(uuid.clone()),
             ..TaskStatus::default()
         };
         self.send(agent_frame::Body::Update(StatusUpdate {

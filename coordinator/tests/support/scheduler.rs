@@ -103,7 +103,7 @@ impl Scheduler {
                 offer_ids: vec![offer.id.clone()],
                 operations: vec![launch],
                 // What is left over comes back at once.
-                filters: Some(Filters { refuse_seconds: Some(0.0), ..Filters::default() }),
+                filters: Some(Filters { refuse_seconds: Some(0.0) }),
             }),
             ..Call::default()
         })
@@ -118,7 +118,7 @@ impl Scheduler {
             acknowledge: Some(call::Acknowledge {
                 agent_id: agent.clone(),
                 task_id: task.clone(),
-                uuid: uuid.to_vec().into(),
+                uuid: uuid.to_vec(),
             }),
             ..Call::default()
         })
