@@ -231,6 +231,12 @@ fn cgroups(
     if hierarchies.0.is_empty() {
         return Ok(None);
     }
-    let made = Cgroups::new(hierarchies, root, &needed);
-    made.map(|cgroups| Some(Arc::new(cgroups))).map_err(|error| BuildError::Host("cgroups".to_owned(), error))
+    match Cgroups::new(hierarchies, root, &needed) {
+        Ok(cgroups) => Ok(Some(Arc::new(cgroups))),
+        Err(error) if needed.is_empty() => {
+            tracing::warn!(%error, "Containers have no cgroup to be killed by, as none can be made.");
+            Ok(None)
+        }
+        Err(error) => Err(BuildError::Host("cgroups".to_owned(), error)),
+    }
 }

@@ -146,7 +146,8 @@ pub struct Recovered {
 /// What isolators add to a container before it is created. The caller begins with what every container needs.
 #[derive(Debug, Clone, Default)]
 pub struct Contribution {
-    /// The OCI runtime spec being composed. The caller decides on the root file system, the program, and the cgroups.
+    /// The OCI runtime spec being composed. The caller begins with the namespaces that every container has (isolators add
+    /// theirs), and decides on the root file system, the program, and the cgroups.
     pub spec: Spec,
     /// Environment of the program, beyond what the caller sets.
     pub environment: BTreeMap<String, String>,

@@ -38,3 +38,45 @@ fn shared_namespace(spec: &mut Spec, kind: LinuxNamespaceType) {
         namespaces.retain(|namespace| namespace.typ() != kind);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+    use tepui_api::resources::Resources;
+    use tepui_api::v1::ContainerInfo;
+
+    use crate::isolator::{ContainerContext, ContainerId};
+
+    /// A container without anything of its own.
+    pub fn context(container: Option<ContainerInfo>) -> ContainerContext {
+        ContainerContext {
+            container_id: ContainerId::new("c"),
+            executor: None,
+            task: None,
+            container,
+            requests: Resources::new(),
+            limits: Default::default(),
+            sandbox: "/sandbox".into(),
+            user: None,
+            has_rootfs: false,
+            volumes: Vec::new(),
+        }
+    }
+
+    /// A spec without namespaces and mounts, as an agent begins with.
+    pub fn empty_spec() -> Spec {
+        let mut linux = Linux::default();
+        linux.set_namespaces(None);
+        let mut spec = Spec::default();
+        spec.set_linux(Some(linux));
+        spec.set_mounts(None);
+        spec
+    }
+
+    /// Whether the spec has a namespace, once.
+    pub fn has(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+        let namespaces =
+            spec.linux().as_ref().and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
+        namespaces.iter().filter(|namespace| namespace.typ() == kind).count() == 1
+    }
+}

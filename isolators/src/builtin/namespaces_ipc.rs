@@ -114,3 +114,60 @@ impl Isolator for NamespacesIpc {
         done(NamespacesIpc::prepare(self, context, contribution))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tepui_api::v1::{ContainerInfo, LinuxInfo};
+
+    use super::super::tests::context;
+    use super::*;
+
+    /// Whether it has its own IPC namespace, the options of its own `/dev/shm`, and whether it has the host's.
+    fn prepared(
+        rootfs: bool,
+        mode: Option<IpcMode>,
+        size: Option<u32>,
+    ) -> Result<(bool, Option<String>, bool), IsolatorError> {
+        let linux = LinuxInfo { ipc_mode: mode.map(Into::into), shm_size: size, ..LinuxInfo::default() };
+        let info = ContainerInfo { linux_info: Some(linux), ..ContainerInfo::default() };
+        let context = ContainerContext { has_rootfs: rootfs, ..context(Some(info)) };
+        let mut contribution =
+            Contribution { spec: super::super::tests::empty_spec(), ..Contribution::default() };
+        let isolator = NamespacesIpc { own_at_top: false, default_size: Some(4096) };
+        isolator.prepare(&context, &mut contribution)?;
+        let mounts = contribution.spec.mounts().clone().unwrap_or_default();
+        let shm = mounts.iter().find(|mount| mount.destination() == Path::new(SHM));
+        let options = shm.and_then(|mount| mount.options().clone()).map(|options| options.join(","));
+        let own = super::super::tests::has(&contribution.spec, LinuxNamespaceType::Ipc);
+        Ok((own, options, !contribution.mounts.is_empty()))
+    }
+
+    #[test]
+    fn the_mode_decides_as_in_the_table() {
+        let shm = |size: u64| Some(format!("nosuid,nodev,mode=1777,size={size}"));
+        assert_eq!(prepared(false, Some(IpcMode::Private), Some(2)).unwrap(), (true, shm(2 << 20), false));
+        assert_eq!(prepared(false, Some(IpcMode::Private), None).unwrap(), (true, shm(4096), false));
+        assert_eq!(prepared(false, None, None).unwrap(), (true, None, false));
+        assert_eq!(prepared(true, None, None).unwrap(), (true, shm(4096), false));
+        assert_eq!(prepared(true, Some(IpcMode::ShareParent), None).unwrap(), (false, None, true));
+        assert_eq!(prepared(false, Some(IpcMode::ShareParent), None).unwrap(), (false, None, false));
+    }
+
+    #[test]
+    fn a_size_without_a_private_namespace_is_refused() {
+        assert!(matches!(prepared(true, None, Some(1)), Err(IsolatorError::Refused(_))));
+        assert!(matches!(
+            prepared(true, Some(IpcMode::ShareParent), Some(1)),
+            Err(IsolatorError::Refused(_))
+        ));
+    }
+
+    #[test]
+    fn the_operator_may_forbid_sharing_with_the_agent() {
+        let linux = LinuxInfo { ipc_mode: Some(IpcMode::ShareParent.into()), ..LinuxInfo::default() };
+        let info = ContainerInfo { linux_info: Some(linux), ..ContainerInfo::default() };
+        let isolator = NamespacesIpc { own_at_top: true, default_size: None };
+        let refused = isolator.prepare(&context(Some(info)), &mut Contribution::default());
+        assert!(matches!(refused, Err(IsolatorError::Refused(_))));
+    }
+}

@@ -58,3 +58,27 @@ impl Isolator for NamespacesPid {
         done(NamespacesPid::prepare(self, context, contribution))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tepui_api::v1::{ContainerInfo, LinuxInfo};
+
+    use super::super::tests::{context, empty_spec, has};
+    use super::*;
+
+    fn own(share: Option<bool>, own_at_top: bool) -> Result<bool, IsolatorError> {
+        let linux = LinuxInfo { share_pid_namespace: share, ..LinuxInfo::default() };
+        let info = ContainerInfo { linux_info: Some(linux), ..ContainerInfo::default() };
+        let mut contribution = Contribution { spec: empty_spec(), ..Contribution::default() };
+        NamespacesPid { own_at_top }.prepare(&context(Some(info)), &mut contribution)?;
+        Ok(has(&contribution.spec, LinuxNamespaceType::Pid))
+    }
+
+    #[test]
+    fn a_container_has_its_own_unless_it_asks_to_share() {
+        assert!(own(None, false).unwrap());
+        assert!(own(Some(false), true).unwrap());
+        assert!(!own(Some(true), false).unwrap());
+        assert!(matches!(own(Some(true), true), Err(IsolatorError::Refused(_))));
+    }
+}

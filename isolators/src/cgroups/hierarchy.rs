@@ -269,4 +269,17 @@ mod tests {
         assert_eq!(unescape("/a\\040b\\134"), "/a b\\");
         assert_eq!(unescape("/a\\9"), "/a\\9");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "\\PC*( - cgroup2? \\PC*)?(\n\\PC* - cgroup x \\PC*)*") {
+            Hierarchies::parse(&text, |_| text.clone());
+        }
+
+        #[test]
+        fn escaped_paths_come_back(path in "[a-c \\\\\t]{0,12}") {
+            let escaped = path.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011");
+            proptest::prop_assert_eq!(unescape(&escaped), path);
+        }
+    }
 }

@@ -84,3 +84,26 @@ async fn a_busy_loop_is_held_to_its_quota_and_counted() {
     host.cleanup(id).await;
     assert_eq!(host.root.left(), Vec::<std::path::PathBuf>::new());
 }
+
+#[tokio::test]
+async fn without_cgroup_isolators_usage_is_that_of_the_processes() {
+    let host = Host::new(&["posix/cpu", "posix/mem"], |_| {});
+    let context = host.context("posix", "cpus:0.5;mem:64", &[]);
+    let id = &context.container_id;
+    let contribution = host.prepare(&context).await;
+    let process = run(&contribution, "while :; do :; done & wait");
+    for isolator in &host.composition.isolators {
+        isolator.isolate(id, process.0.id()).await.unwrap();
+    }
+    let begin = std::time::Instant::now();
+    let mut statistics = host.usage(id).await;
+    while statistics.cpus_user_time_secs.unwrap_or(0.0) < 0.05 {
+        assert!(begin.elapsed() < crate::support::PATIENCE, "the child does not count: {statistics:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        statistics = host.usage(id).await;
+    }
+    assert!(statistics.mem_rss_bytes.unwrap() > 0);
+    assert_eq!((statistics.cpus_soft_limit, statistics.mem_limit_bytes), (Some(0.5), Some(64 << 20)));
+    host.cleanup(id).await;
+    assert_eq!(host.root.left(), Vec::<std::path::PathBuf>::new());
+}

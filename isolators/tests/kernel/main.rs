@@ -1,8 +1,11 @@
 //! Isolators against the kernel of this host: real cgroups under a root of their own, real processes in them. Needs root.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod compose;
 mod cpu;
 mod kill;
 mod memory;
 mod recovery;
 mod support;
+mod unified;

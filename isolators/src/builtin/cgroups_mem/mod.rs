@@ -137,7 +137,7 @@ impl CgroupsMem {
     }
 
     fn limitation(&self, id: &ContainerId) -> Result<Option<Limitation>, IsolatorError> {
-        let place = self.containers.with(id, |info| info.place.clone())?;
+        let Ok(place) = self.containers.with(id, |info| info.place.clone()) else { return Ok(None) };
         match oom::happened(&place)? {
             true => Ok(Some(oom::limitation(id, &place))),
             false => Ok(None),

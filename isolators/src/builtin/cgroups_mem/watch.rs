@@ -237,3 +237,52 @@ impl Shared {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::cgroups::Hierarchies;
+
+    /// v2 tells of changes of `cgroup.events` as it does of `memory.events`, and has it also where memory is in v1. So that file rings here,
+    /// and the figures that are looked at then are files of ours.
+    #[test]
+    fn a_change_of_a_v2_file_is_heard() {
+        let Some(unified) = Hierarchies::detect().unwrap().unified().cloned() else { return };
+        let cgroup = unified.mount.join(format!("tepui-test-watch-{}", std::process::id()));
+        fs::create_dir(&cgroup).unwrap();
+        let figures = tempfile::tempdir().unwrap();
+        fs::write(figures.path().join("memory.events"), "oom 0\noom_kill 0\n").unwrap();
+
+        let (sender, mut heard) = unbounded_channel();
+        let watch = OomWatch::new(sender);
+        let source = Source::V2(File::open(cgroup.join("cgroup.events")).unwrap());
+        source.arm();
+        let place = Place { dir: figures.path().to_owned(), version: Version::V2 };
+        let id = ContainerId::new("v2");
+        let token = watch.running().unwrap().add(Entry { id: id.clone(), place, source }).unwrap();
+
+        let mut process = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        fs::write(cgroup.join("cgroup.procs"), process.id().to_string()).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        assert!(heard.try_recv().is_err(), "an event without a kill is no limitation");
+        fs::write(figures.path().join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let limitation = loop {
+            match heard.try_recv() {
+                Ok(limitation) => break limitation,
+                Err(_) => assert!(Instant::now() < deadline, "not heard"),
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(limitation.container_id, id);
+        drop(Watched { shared: watch.running().unwrap(), token });
+        fs::remove_dir(&cgroup).unwrap();
+    }
+}
