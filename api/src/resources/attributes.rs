@@ -1,6 +1,7 @@
 //! Attributes of an agent as text: `rack:a;level:3;ports:[1-5]`.
 
-use super::text::{TextValue, ValueError, parse_value, wire_ranges};
+use super::text::{TextValue, ValueError, parse_value};
+use super::wire::wire_ranges;
 use crate::v1;
 use crate::v1::value::Type;
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::scalar::number;
+use super::wire::wire_ranges;
 use super::{
     Problem, Range, Ranges, Reservation, ReservationKind, Resource, ResourceError, Resources, Scalar, Set,
     Value, roles,
@@ -249,11 +250,6 @@ fn parse_range(text: &str) -> Result<Range, ValueError> {
 /// Rust's own parser would take a plus sign.
 fn whole(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
-pub(super) fn wire_ranges(ranges: &Ranges) -> v1::value::Ranges {
-    let one = |r: &Range| v1::value::Range { begin: r.begin(), end: r.end() };
-    v1::value::Ranges { range: ranges.as_slice().iter().map(one).collect() }
 }
 
 // === writing ===

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::resource::{Meta, Reservation, ReservationKind, same_labels};
-use super::{Range, Resource, Scalar, Set, Value, roles};
+use super::{Range, Ranges, Resource, Scalar, Set, Value, roles};
 use crate::v1;
 use crate::v1::resource::disk_info::source::Type as SourceType;
 use crate::v1::resource::reservation_info::Type as ReservationType;
@@ -154,9 +154,8 @@ impl Resource {
                 wire.scalar = Some(v1::value::Scalar { value: amount.as_f64() });
             }
             Value::Ranges(ranges) => {
-                let one = |r: &Range| v1::value::Range { begin: r.begin(), end: r.end() };
                 wire.set_type(Type::Ranges);
-                wire.ranges = Some(v1::value::Ranges { range: ranges.as_slice().iter().map(one).collect() });
+                wire.ranges = Some(wire_ranges(ranges));
             }
             Value::Set(set) => {
                 wire.set_type(Type::Set);
@@ -259,6 +258,11 @@ pub fn downgrade(resources: &mut [v1::Resource]) -> Result<(), RefinedError> {
         resource.reservations.clear();
     }
     Ok(())
+}
+
+pub(super) fn wire_ranges(ranges: &Ranges) -> v1::value::Ranges {
+    let one = |r: &Range| v1::value::Range { begin: r.begin(), end: r.end() };
+    v1::value::Ranges { range: ranges.as_slice().iter().map(one).collect() }
 }
 
 /// Says by `role` and `reservation` what `reservations` says, if that can be.
