@@ -41,6 +41,8 @@ pub struct Options {
     pub interval: Duration,
     /// From a change that is worth a look at once to that look, so that many make one.
     pub delay: Duration,
+    /// A grant holds all amounts of at least one of these; anything will do, without.
+    pub minimum: Vec<ResourceQuantities>,
     /// Agents with GPUs are only offered to frameworks that know of GPUs.
     pub filter_gpus: bool,
     /// What the order of agents in a round comes from.
@@ -58,7 +60,7 @@ pub struct Terms {
     pub suppressed: BTreeSet<String>,
     /// Which resources it understands.
     pub knows: Knows,
-    /// By role, what an offer must hold at least one of; without, Mesos' minimum holds.
+    /// By role, what a grant must hold instead of [`Options::minimum`].
     pub minimum: BTreeMap<String, Vec<ResourceQuantities>>,
 }
 

@@ -6,15 +6,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tepui_api::resources::{Resource, ResourceName, Resources, Scalar};
+use tepui_api::resources::{Resource, ResourceQuantities, Resources};
 
 use super::sorter::ClientKey;
 use super::{AgentKey, Allocator, Dirty, Framework, Grant};
-
-/// An offer holds at least this much of processors,
-const MINIMUM_CPUS: Scalar = Scalar::from_thousandths(10);
-/// or this much of memory, in megabytes.
-const MINIMUM_MEM: Scalar = Scalar::from_units(32);
 
 /// Up to so many frameworks are looked at by themselves; beyond, going through all in order is cheaper.
 const FEW: usize = 4;
@@ -117,7 +112,8 @@ impl Allocator {
                 Err(outcome) => return outcome,
             }
         };
-        if !framework.accepts_amount(role, resources) || self.filters.blocks(key, client, resources, now) {
+        let minimum = framework.terms.minimum.get(&**role).unwrap_or(&self.options.minimum);
+        if !enough(resources, minimum) || self.filters.blocks(key, client, resources, now) {
             return Outcome::NotThis;
         }
         let resources = resources.clone();
@@ -161,21 +157,11 @@ enum Outcome {
     NothingLeft,
 }
 
-impl Framework {
-    /// Whether there is enough for an offer.
-    fn accepts_amount(&self, role: &str, resources: &Resources) -> bool {
-        if resources.is_empty() {
-            return false;
-        }
-        if !self.terms.minimum.is_empty()
-            && let Some(minimum) = self.terms.minimum.get(role)
-        {
-            return minimum.is_empty() || minimum.iter().any(|least| resources.contains_quantities(least));
-        }
-        let amount = |name: ResourceName| {
-            let same = resources.iter().filter(|resource| *resource.name() == name);
-            same.filter_map(Resource::as_scalar).sum::<Scalar>()
-        };
-        amount(ResourceName::Cpus) >= MINIMUM_CPUS || amount(ResourceName::Mem) >= MINIMUM_MEM
+/// Whether there is enough for an offer: all amounts of at least one of `minimum`.
+fn enough(resources: &Resources, minimum: &[ResourceQuantities]) -> bool {
+    if resources.is_empty() || minimum.is_empty() {
+        return !resources.is_empty();
     }
+    let quantities = resources.to_quantities();
+    minimum.iter().any(|least| quantities.contains(least))
 }

@@ -13,6 +13,7 @@ fn allocator(weights: &[(&str, f64)]) -> Allocator {
     Allocator::new(Options {
         interval: SECOND,
         delay: Duration::ZERO,
+        minimum: vec![ResourceQuantities::parse("cpus:0.01").unwrap(), ResourceQuantities::parse("mem:32").unwrap()],
         filter_gpus: true,
         seed: 7,
         weights: weights.iter().map(|(role, weight)| ((*role).to_owned(), *weight)).collect(),
@@ -136,7 +137,7 @@ fn what_comes_back_is_offered_when_it_may() {
 #[test]
 fn minimums_of_frameworks_replace_the_default() {
     let mut a = allocator(&[]);
-    let least = |text: &str| tepui_api::resources::ResourceQuantities::parse(text).unwrap();
+    let least = |text: &str| ResourceQuantities::parse(text).unwrap();
     let terms = |minimum: Vec<_>| Terms {
         minimum: BTreeMap::from([("*".to_owned(), minimum)]),
         ..in_roles(&["*"])

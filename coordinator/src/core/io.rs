@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tepui_api::link::{agent_frame, coordinator_frame};
+use tepui_api::resources::{ResourceQuantities, Scalar};
 use tepui_api::v1::{AgentId, AgentInfo, FrameworkId, MasterInfo, TimeInfo, master, scheduler};
 use uuid::Uuid;
 
@@ -248,6 +249,9 @@ pub struct Settings {
     pub registry_max_agent_age: Duration,
     /// Roles that frameworks may have; all, without.
     pub roles: Option<Vec<String>>,
+    /// An offer holds all amounts of at least one of these; anything will do, without. In Mesos 0.01 CPUs
+    /// or 32 MB of memory. A framework may say otherwise for its roles.
+    pub min_allocatable_resources: Vec<ResourceQuantities>,
     /// Agents with GPUs are only offered to frameworks that know of GPUs. True in Mesos.
     pub filter_gpu_resources: bool,
     /// Weights of roles, 1 where none is set.
@@ -273,6 +277,10 @@ impl Settings {
             registry_max_agent_count: 100 * 1024,
             registry_max_agent_age: Duration::from_hours(14 * 24),
             roles: None,
+            min_allocatable_resources: vec![
+                ResourceQuantities::from_iter([("cpus", Scalar::from_thousandths(10))]),
+                ResourceQuantities::from_iter([("mem", Scalar::from_units(32))]),
+            ],
             filter_gpu_resources: true,
             weights: Vec::new(),
         }

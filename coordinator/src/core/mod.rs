@@ -1,9 +1,9 @@
 //! The coordinator as a plain state machine: no clock, no socket, no lock, no disk.
 //!
 //! The shell turns what happens into an [`Input`] and calls [`Core::step`]; what is to be done about
-//! it comes back as [`Output`]s. Calls of schedulers go through [`calls`] to [`subscribe`], [`accept`],
-//! [`offers`], [`tasks`] and [`reconcile`], and are judged by [`validate`]; frames of agents go to
-//! [`join`] and [`rejoin`], [`leave`] and [`updates`]. Resources are shared out by
+//! it comes back as [`Output`]s. Calls of schedulers go through `calls` to `subscribe`, `accept`,
+//! `offers`, `tasks` and `reconcile`, and are judged by `validate`; frames of agents go to
+//! `join` and `rejoin`, `leave` and `updates`. Resources are shared out by
 //! [`crate::allocator`], which these modules tell of every charge and return.
 //!
 //! All that readers may see stands in [`Snapshot`], whose maps are persistent: the core works on
@@ -114,6 +114,7 @@ impl Core {
         let allocator = Allocator::new(Options {
             interval: settings.allocation_interval,
             delay: settings.allocation_delay,
+            minimum: settings.min_allocatable_resources.clone(),
             filter_gpus: settings.filter_gpu_resources,
             seed: settings.seed,
             weights: settings.weights.clone(),

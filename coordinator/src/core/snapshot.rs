@@ -4,18 +4,16 @@
 //! changes while a reader still holds it. Readers walk the maps, or ask for the answers of the
 //! operator API.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
-use tepui_api::resources::{Resource, ResourceQuantities, roles};
 use tepui_api::v1::master::response::{
-    GetAgents, GetExecutors, GetFrameworks, GetRoles, GetTasks, get_executors,
+    GetAgents, GetExecutors, GetFrameworks, GetTasks, get_executors,
 };
-use tepui_api::v1::{AgentId, AgentInfo, FrameworkId, MasterInfo, Role, Task, TimeInfo};
+use tepui_api::v1::{AgentId, AgentInfo, FrameworkId, MasterInfo, Task, TimeInfo};
 
 use super::agent::Agent;
-use super::framework::{Framework, sum};
+use super::framework::Framework;
 use super::io::Settings;
 
 /// The whole state at one moment.
@@ -35,8 +33,6 @@ pub struct Snapshot {
     pub unreachable_agents: OrdMap<AgentId, TimeInfo>,
     /// Roles with a weight of their own.
     pub weights: OrdMap<String, f64>,
-    /// The roles that frameworks may have; all, without.
-    pub allowed_roles: Option<Arc<[String]>>,
     /// The metrics' counters.
     pub counters: Counters,
 }
@@ -93,7 +89,6 @@ impl Snapshot {
             recovered_agents: OrdMap::new(),
             unreachable_agents: OrdMap::new(),
             weights: settings.weights.iter().cloned().collect(),
-            allowed_roles: settings.roles.as_ref().map(|roles| roles.as_slice().into()),
             counters: Counters::default(),
         }
     }
@@ -145,12 +140,6 @@ impl Snapshot {
         }
     }
 
-    /// Answers `GET_ROLES`: roles that have frameworks, a weight or resources.
-    #[must_use]
-    pub fn get_roles(&self) -> GetRoles {
-        GetRoles { roles: self.roles() }
-    }
-
     /// Tasks that live, or ended with an update that is not acknowledged, of all frameworks.
     pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
         self.frameworks.values().flat_map(|framework| framework.tasks.values())
@@ -166,67 +155,7 @@ impl Snapshot {
         self.every_framework().flat_map(|framework| &framework.completed_tasks)
     }
 
-    /// The roles that frameworks are in or use resources as, that have a weight or reservations, and those
-    /// above them, by name. What a role uses and is offered counts for those above it too.
-    #[must_use]
-    pub fn roles(&self) -> Vec<Role> {
-        let mut known: BTreeMap<String, KnownRole> = BTreeMap::new();
-        let mut know = |role: &str, tell: &dyn Fn(&mut KnownRole)| {
-            tell(known.entry(role.to_owned()).or_default());
-        };
-        for framework in self.frameworks.values() {
-            let of_framework = |known: &mut KnownRole| _ = known.frameworks.insert(framework.id.clone());
-            for role in framework.roles() {
-                know(&role, &of_framework);
-            }
-            let offered = framework.offers.values().map(|held| &held.resources);
-            for (role, resources) in sum(framework.used.values().chain(offered)).allocations() {
-                know(&role, &of_framework);
-                let quantities = resources.scalar_quantities();
-                for role in [&*role].into_iter().chain(roles::ancestors(&role)) {
-                    know(role, &|known| known.quantities += &quantities);
-                }
-            }
-        }
-        for agent in self.agents.values() {
-            for role in agent.total.reservations().into_keys() {
-                know(&role, &|_| {});
-            }
-        }
-        for role in self.weights.keys().chain(self.allowed_roles.iter().flat_map(|roles| roles.iter())) {
-            know(role, &|_| {});
-        }
-        let above: Vec<String> = known.keys().flat_map(|role| roles::ancestors(role).map(str::to_owned)).collect();
-        for role in above {
-            known.entry(role).or_default();
-        }
-        known.into_iter().map(|(name, known)| known.to_wire(name, &self.weights)).collect()
-    }
-
     fn every_framework(&self) -> impl Iterator<Item = &Arc<Framework>> {
         self.frameworks.values().chain(&self.completed_frameworks)
-    }
-}
-
-/// What is gathered of a role.
-#[derive(Default)]
-struct KnownRole {
-    frameworks: BTreeSet<FrameworkId>,
-    quantities: ResourceQuantities,
-}
-
-impl KnownRole {
-    fn to_wire(&self, name: String, weights: &OrdMap<String, f64>) -> Role {
-        // Mesos shows these four only, as it cannot tell which others are amounts.
-        let shown = ["cpus", "mem", "disk", "gpus"].into_iter().map(|name| (name, self.quantities.get(&name.into())));
-        Role {
-            weight: weights.get(&name).copied().unwrap_or(1.0),
-            name,
-            frameworks: self.frameworks.iter().cloned().collect(),
-            resources: shown
-                .filter(|(_, amount)| !amount.is_zero())
-                .map(|(name, amount)| Resource::scalar(name, amount).to_wire())
-                .collect(),
-        }
     }
 }

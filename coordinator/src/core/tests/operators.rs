@@ -1,6 +1,5 @@
 //! What operators see and do.
 
-use tepui_api::v1::framework_info::capability::Type as Capability;
 use tepui_api::v1::master::event::Type;
 use tepui_api::v1::{FrameworkId, TaskState};
 
@@ -45,33 +44,6 @@ fn operators_are_told_what_happens() {
         T::FrameworkRemoved,
         T::AgentRemoved,
     ]);
-}
-
-#[test]
-fn roles_have_frameworks_weights_or_reservations() {
-    let weights = vec![("heavy/one".to_owned(), 2.0)];
-    let mut world = World::with(Settings { weights, ..settings() }, Recovered::default());
-    world.agent("a", "cpus:2;cpus(kept):1;mem:1000;ports:[1-2]");
-    let (_, id) = world.framework(info(|i| {
-        with_capabilities(i, &[Capability::MultiRole]);
-        i.roles = vec!["eng/web".into()];
-    }));
-    world.soon();
-    let roles = world.core.snapshot().get_roles().roles;
-    let names: Vec<_> = roles.iter().map(|role| (role.name.as_str(), role.weight, role.frameworks.len())).collect();
-    assert_eq!(names, [
-        ("eng", 1.0, 0),
-        ("eng/web", 1.0, 1),
-        ("heavy", 1.0, 0),
-        ("heavy/one", 2.0, 0),
-        ("kept", 1.0, 0)
-    ]);
-    assert_eq!(roles[1].frameworks, [id]);
-    for role in &roles[..2] {
-        let amounts: Vec<_> =
-            role.resources.iter().map(|r| (r.name.as_str(), r.scalar.unwrap().value)).collect();
-        assert_eq!(amounts, [("cpus", 2.0), ("mem", 1000.0)], "offered, counted for the role above too");
-    }
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn updates_are_forwarded_and_acknowledged() {
     assert!(status.data.is_some());
     s.acknowledge(&uuid);
     let frame =
-        Acknowledge { framework_id: s.id.clone(), task_id: "t".into(), uuid: uuid.clone().into() };
+        Acknowledge { framework_id: s.id.clone(), task_id: "t".into(), uuid: uuid.clone() };
     assert_eq!(s.world.frames(s.link), [Frame::Acknowledge(frame)]);
     let known = s.world.core.task(&s.id, &"t".into()).unwrap().clone();
     assert_eq!((known.state(), known.status_update_state()), (TaskState::TaskRunning, TaskState::TaskRunning));
@@ -230,7 +230,7 @@ fn messages_go_both_ways() {
         message: Some(call::Message {
             agent_id: s.agent.clone(),
             executor_id: "e".into(),
-            data: vec![1, 2].into(),
+            data: vec![1, 2],
         }),
         ..of_type(Type::Message)
     };
@@ -238,11 +238,11 @@ fn messages_go_both_ways() {
     let frames = s.world.frames(s.link);
     assert!(matches!(&frames[..], [Frame::Message(message)] if message.data[..] == [1, 2]), "{frames:?}");
     let message =
-        ExecutorMessage { framework_id: s.id.clone(), executor_id: "e".into(), data: vec![3].into() };
+        ExecutorMessage { framework_id: s.id.clone(), executor_id: "e".into(), data: vec![3] };
     s.world.step(Input::Agent { link: s.link, frame: AgentFrame::Message(message) });
     let event = s.world.take(s.stream, event::Type::Message).remove(0);
     let message = event.message.clone().unwrap();
-    assert_eq!((message.agent_id, message.data), (s.agent.clone(), vec![3].into()));
+    assert_eq!((message.agent_id, message.data), (s.agent.clone(), vec![3]));
     let shutdown = Call {
         shutdown: Some(call::Shutdown { executor_id: "e".into(), agent_id: s.agent.clone() }),
         ..of_type(Type::Shutdown)

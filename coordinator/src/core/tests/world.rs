@@ -224,8 +224,8 @@ impl World {
         let status = TaskStatus {
             task_id: task.into(),
             state: state.into(),
-            uuid: Some(uuid.clone().into()),
-            data: Some(vec![1].into()),
+            uuid: Some(uuid.clone()),
+            data: Some(vec![1]),
             ..Default::default()
         };
         let update = StatusUpdate { framework_id: id.clone(), status, latest_state: latest.into() };
@@ -322,7 +322,7 @@ pub(crate) fn acknowledge(agent: &AgentId, task: &str, uuid: &[u8]) -> Call {
         acknowledge: Some(call::Acknowledge {
             agent_id: agent.clone(),
             task_id: task.into(),
-            uuid: uuid.to_vec().into(),
+            uuid: uuid.to_vec(),
         }),
         ..of_type(Type::Acknowledge)
     }

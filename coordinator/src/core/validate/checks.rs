@@ -166,7 +166,7 @@ mod tests {
         Secret {
             r#type: Some(r#type.into()),
             reference: reference.then(secret::Reference::default),
-            value: value.map(|data| secret::Value { data: data.to_vec().into() }),
+            value: value.map(|data| secret::Value { data: data.to_vec() }),
         }
     }
 
