@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Args};
+use tepui_api::resources::ResourceQuantities;
 use tepui_api::units::Duration;
 
 /// Where the list of admitted and unreachable agents is kept.
@@ -24,7 +25,7 @@ pub enum RegistryKind {
 
 /// Amounts that make an offer worth sending: one of the sets must be there, each with all of its amounts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct MinAllocatable(pub Vec<Vec<(String, f64)>>);
+pub struct MinAllocatable(pub Vec<ResourceQuantities>);
 
 /// Roles and the weight of each.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -248,9 +249,14 @@ pub enum FlagError {
     /// Neither kind of registry.
     #[error("'{0}' is no registry: use file or in_memory")]
     Registry(String),
-    /// Not sets of amounts.
-    #[error("'{0}' is no amount: write name:amount, as in cpus:0.01|mem:32")]
-    Amount(String),
+    /// Not a set of amounts.
+    #[error("'{set}' is no set of amounts: {error}; write name:amount;name:amount, as in cpus:0.01|mem:32")]
+    Amounts {
+        /// What was given.
+        set: String,
+        /// What is wrong with it.
+        error: String,
+    },
     /// Not a list of weights.
     #[error("'{0}' is no weight: write role=weight, with a weight above 0")]
     Weight(String),
@@ -346,24 +352,18 @@ impl FromStr for MinAllocatable {
     type Err = FlagError;
 
     fn from_str(text: &str) -> Result<Self, FlagError> {
-        let amount = |text: &str| {
-            let wrong = || FlagError::Amount(text.to_owned());
-            let (name, amount) = text.trim().split_once(':').ok_or_else(wrong)?;
-            let amount = amount.trim().parse::<f64>().ok().filter(|a| a.is_finite() && *a >= 0.0);
-            Ok((name.trim().to_owned(), amount.ok_or_else(wrong)?))
+        let set = |set: &str| {
+            ResourceQuantities::parse(set)
+                .map_err(|error| FlagError::Amounts { set: set.to_owned(), error: error.to_string() })
         };
-        let sets =
-            text.split('|').map(|set| set.split(';').map(amount).collect::<Result<Vec<_>, FlagError>>());
-        Ok(Self(sets.collect::<Result<Vec<_>, FlagError>>()?))
+        Ok(Self(text.split('|').map(set).collect::<Result<Vec<_>, _>>()?))
     }
 }
 
 impl std::fmt::Display for MinAllocatable {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let set = |set: &Vec<(String, f64)>| {
-            set.iter().map(|(name, amount)| format!("{name}:{amount}")).collect::<Vec<_>>().join(";")
-        };
-        f.write_str(&self.0.iter().map(set).collect::<Vec<_>>().join("|"))
+        let sets: Vec<String> = self.0.iter().map(|set| set.to_string().replace("; ", ";")).collect();
+        f.write_str(&sets.join("|"))
     }
 }
 

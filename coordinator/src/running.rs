@@ -217,6 +217,7 @@ fn core_settings(settings: &Settings, info: &MasterInfo) -> core::Settings {
     core.registry_max_agent_age = settings.registry_max_agent_age.into();
     let role_list = |text: &String| text.split(',').map(|role| role.trim().to_owned()).collect();
     core.roles = settings.roles.as_ref().map(role_list);
+    core.min_allocatable_resources.clone_from(&settings.min_allocatable_resources.0);
     core.filter_gpu_resources = settings.filter_gpu_resources;
     core.weights = settings.weights.clone().unwrap_or_default().0;
     core

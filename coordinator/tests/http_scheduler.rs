@@ -6,13 +6,14 @@ use serde_json::json;
 use support::agent::{Connection, register};
 use support::raw::{self, get, open, post_json, request};
 use support::scheduler::{PATH, Scheduler, info};
-use support::{coordinator, in_time, until};
+use support::{coordinator, in_time, settings, until};
 use tepui_api::MediaType;
 use tepui_api::client::ClientError;
 use tepui_api::link::coordinator_frame::Body as Frame;
 use tepui_api::v1::scheduler::call::{self, Type};
 use tepui_api::v1::scheduler::{Call, event};
 use tepui_api::v1::{FrameworkId, TaskState, task_status};
+use tepui_coordinator::{Settings, start};
 use tokio::io::AsyncReadExt as _;
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -246,5 +247,23 @@ async fn a_subscription_with_an_id_that_ended_is_refused_on_the_stream() {
         scheduler.client.subscribe(PATH, &call).await.unwrap();
     let first = in_time("an event", stream.next()).await.unwrap();
     assert_eq!(first.r#type(), event::Type::Error, "{first:?}");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_too_little_is_not_offered() {
+    let least = "cpus:1;mem:512|disk:1".parse().unwrap();
+    let running = start(Settings { min_allocatable_resources: least, ..settings() }).await.unwrap();
+    let mut connection = Connection::open(&running).await;
+    let mut links = Vec::new();
+    for (name, resources) in [("small", "cpus:8;mem:256"), ("large", "cpus:1;mem:512")] {
+        let mut link = connection.link().await.unwrap();
+        link.register(register(name, resources, None, vec![])).await;
+        links.push(link);
+    }
+    let mut scheduler = Scheduler::subscribe(&running, MediaType::Json, info("picky")).await;
+    let offers = scheduler.event(event::Type::Offers).await.offers.unwrap().offers;
+    let names: Vec<&str> = offers.iter().map(|offer| offer.hostname.as_str()).collect();
+    assert_eq!(names, ["large"]);
     running.stop().await.unwrap();
 }

@@ -18,8 +18,6 @@ use super::{Context, route};
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// After the system had no file left for a connection.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A client must have sent its headers in this time.
-const HEADERS: Duration = Duration::from_secs(60);
 /// Links and calls on one HTTP/2 connection. Thousands of simulated agents share one.
 const STREAMS: u32 = 1 << 20;
 
@@ -50,7 +48,9 @@ impl Server {
 
 async fn accept(listener: TcpListener, context: Arc<Context>, mut stopped: watch::Receiver<bool>) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).title_case_headers(true);
+    // A time limit would close connections that rest between two calls, which Mesos never does and which
+    // its clients do not expect.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).title_case_headers(true);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).adaptive_window(true);
     let graceful = GracefulShutdown::new();
     let mut connections = tokio::task::JoinSet::new();
