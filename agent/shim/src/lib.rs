@@ -41,7 +41,7 @@ mod zygote;
 pub use cgroup::LIBCONTAINER_PATH;
 pub use exit::{ExitRecord, Outcome, Usage};
 pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root, renew_bare_root};
-pub use liveness::{Liveness, LivenessError};
+pub use liveness::{Liveness, LivenessError, holders};
 pub use plan::{BindMount, ExecPlan, FirstProcess, LaunchPlan, PlanError, RootFs, files};
 pub use protocol::{Event, ProtocolError, Request, SignalScope, State, connect, decode_line, encode_line};
 pub use remove::{RemoveTreeError, remove_tree};

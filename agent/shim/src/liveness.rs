@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::plan::files;
@@ -52,6 +53,33 @@ impl Liveness {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The processes, other than this one, that hold the lock's file open: the shim, or what its death in the middle of a launch left.
+///
+/// Looks through `/proc`, so only for when nothing else helps.
+///
+/// # Errors
+/// When `/proc` or the file cannot be read.
+pub fn holders(dir: &Path) -> io::Result<Vec<i32>> {
+    let file = std::fs::metadata(dir.join(files::ALIVE))?;
+    let is_it = |path: PathBuf| {
+        std::fs::metadata(path).is_ok_and(|open| (open.dev(), open.ino()) == (file.dev(), file.ino()))
+    };
+    let mut found = Vec::new();
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // It may have ended meanwhile.
+        let Ok(mut open) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        if pid != std::process::id().cast_signed()
+            && open.any(|entry| entry.is_ok_and(|entry| is_it(entry.path())))
+        {
+            found.push(pid);
+        }
+    }
+    Ok(found)
 }
 
 impl AsFd for Liveness {

@@ -90,7 +90,8 @@ pub(crate) fn build(rootfs: &RootFs, target: &Path, binds: &[BindMount]) -> Resu
         }
         RootFs::Overlay { lowers, upper, work } => overlay(lowers, upper, work, target)?,
     }
-    binds.iter().try_for_each(|bind| bind_into(target, bind))
+    let own = matches!(rootfs, RootFs::Overlay { .. });
+    binds.iter().try_for_each(|bind| bind_into(target, bind, own))
 }
 
 /// Lays an empty file system over the root file system's `/dev`.
@@ -214,12 +215,13 @@ fn own(fd: libc::c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Binds one path of the host onto the root file system, without ever following a link out of it.
-fn bind_into(root: &Path, bind: &BindMount) -> Result<(), RootFsError> {
+/// Binds one path of the host onto the root file system, without ever following a link out of it. If the root file system is the container's `own`,
+/// a link that leads nowhere makes way (an image's `/etc/resolv.conf` often is one).
+fn bind_into(root: &Path, bind: &BindMount, own: bool) -> Result<(), RootFsError> {
     let shown = root.join(bind.target.strip_prefix("/").unwrap_or(&bind.target));
     let failed = |source: io::Error| RootFsError::Mount { target: shown.clone(), source };
     let directory = fs::metadata(&bind.source).map_err(failed)?.is_dir();
-    let target = open_beneath(root, &bind.target, directory)?;
+    let target = open_beneath(root, &bind.target, directory, own)?;
     // The kernel's own name for the file that is open, so that nobody can move a link in between.
     let target = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
     let recursive = if bind.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
@@ -227,7 +229,7 @@ fn bind_into(root: &Path, bind: &BindMount) -> Result<(), RootFsError> {
         .map_err(|error| failed(error.into()))?;
     if bind.read_only {
         let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        let again = open_beneath(root, &bind.target, directory)?;
+        let again = open_beneath(root, &bind.target, directory, false)?;
         let again = PathBuf::from(format!("/proc/self/fd/{}", again.as_raw_fd()));
         mount(None::<&str>, &again, None::<&str>, flags, None::<&str>)
             .map_err(|error| failed(error.into()))?;
@@ -236,7 +238,7 @@ fn bind_into(root: &Path, bind: &BindMount) -> Result<(), RootFsError> {
 }
 
 /// Opens `path` as if `root` were `/`; makes it, and the directories above, if absent.
-fn open_beneath(root: &Path, path: &Path, directory: bool) -> Result<File, RootFsError> {
+fn open_beneath(root: &Path, path: &Path, directory: bool, replace_links: bool) -> Result<File, RootFsError> {
     let names: Vec<_> = path
         .strip_prefix("/")
         .map_err(|_| RootFsError::Path(path.to_owned()))?
@@ -261,6 +263,9 @@ fn open_beneath(root: &Path, path: &Path, directory: bool) -> Result<File, RootF
             Err(error) => return Err(failed(error)),
         }
         let new = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
+        if replace_links && fs::symlink_metadata(&new).is_ok_and(|found| found.is_symlink()) {
+            fs::remove_file(&new).map_err(failed)?;
+        }
         if index + 1 < names.len() || directory {
             fs::create_dir(&new).map_err(failed)?;
         } else {
@@ -299,16 +304,28 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(outside.path(), root.path().join("link")).unwrap();
         fs::create_dir_all(root.path().join(outside.path().strip_prefix("/").unwrap())).unwrap();
-        open_beneath(root.path(), Path::new("/link/made"), true).unwrap();
+        open_beneath(root.path(), Path::new("/link/made"), true, false).unwrap();
         assert!(!outside.path().join("made").exists());
         assert!(root.path().join(outside.path().strip_prefix("/").unwrap()).join("made").is_dir());
     }
 
     #[test]
+    fn a_link_to_nowhere_makes_way_only_where_it_may() {
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/run/nowhere", root.path().join("link")).unwrap();
+        assert!(open_beneath(root.path(), Path::new("/link"), false, false).is_err());
+        open_beneath(root.path(), Path::new("/link"), false, true).unwrap();
+        assert!(fs::symlink_metadata(root.path().join("link")).unwrap().is_file());
+    }
+
+    #[test]
     fn targets_are_made() {
         let root = tempfile::tempdir().unwrap();
-        open_beneath(root.path(), Path::new("/a/b/file"), false).unwrap();
+        open_beneath(root.path(), Path::new("/a/b/file"), false, false).unwrap();
         assert!(root.path().join("a/b/file").is_file());
-        assert!(matches!(open_beneath(root.path(), Path::new("/a/../b"), true), Err(RootFsError::Path(_))));
+        assert!(matches!(
+            open_beneath(root.path(), Path::new("/a/../b"), true, false),
+            Err(RootFsError::Path(_))
+        ));
     }
 }

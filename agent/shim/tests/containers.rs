@@ -11,7 +11,7 @@ use libcontainer::oci_spec::runtime::{LinuxNamespaceType as Kind, MountBuilder};
 use support::{Context, Peer, exists, exited, harness, killed, spec, wait_until};
 use tepui_shim::{
     BindMount, Event, ExecPlan, ExitRecord, FirstProcess, Liveness, Outcome, Request, RootFs, SignalScope,
-    State, Zygote, connect,
+    State, Zygote, connect, holders,
 };
 
 fn main() -> ExitCode {
@@ -262,6 +262,7 @@ fn the_shims_death_is_the_containers(context: &Context) {
     let shim = fs::read_to_string(format!("/proc/{init}/status")).unwrap();
     let shim: i32 = shim.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
     assert_eq!(fs::read_to_string(format!("/proc/{shim}/comm")).unwrap(), "tepui-shim\n");
+    assert_eq!(holders(&container.dir).unwrap(), [shim]);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
     assert_eq!(peer.event(), None, "the connection closes without a word");
     wait_until("the container is gone", || !exists(init));

@@ -1,0 +1,111 @@
+//! The native containerizer as the agent's shell wants it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics};
+use tepui_shim::SignalScope;
+use tokio::sync::mpsc;
+
+use super::{ContainerConfig, Exited, Found, NativeContainerizer, PrepareError, StartError};
+use crate::core::{self, ContainerEvent, Launch};
+use crate::shell::backend::{Backend, BoxFuture, LaunchError};
+
+impl Backend for NativeContainerizer {
+    fn prepare(
+        &self,
+        id: ContainerId,
+        launch: Arc<Launch>,
+    ) -> BoxFuture<'_, Result<Vec<NetworkInfo>, LaunchError>> {
+        Box::pin(async move {
+            NativeContainerizer::prepare(self, ContainerConfig::of_launch(&id, &launch)).await?;
+            // Those of the host are none of its own.
+            Ok(Vec::new())
+        })
+    }
+
+    fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<u32, LaunchError>> {
+        Box::pin(async move { Ok(NativeContainerizer::start(self, &id).await?) })
+    }
+
+    fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { NativeContainerizer::signal(self, &id, signal, SignalScope::All).await })
+    }
+
+    fn destroy(&self, id: ContainerId) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(
+            async move { NativeContainerizer::destroy(self, &id).await.map_err(|error| error.to_string()) },
+        )
+    }
+
+    fn usage(&self, id: ContainerId) -> BoxFuture<'_, Result<ResourceStatistics, String>> {
+        Box::pin(async move { NativeContainerizer::usage(self, &id).await })
+    }
+
+    fn status(&self, id: ContainerId) -> BoxFuture<'_, Result<ContainerStatus, String>> {
+        Box::pin(async move { NativeContainerizer::status(self, &id).await })
+    }
+
+    fn recover(
+        &self,
+        known: Vec<(ContainerId, Arc<Launch>)>,
+    ) -> BoxFuture<'_, Result<HashMap<ContainerId, core::Found>, String>> {
+        Box::pin(async move {
+            let known = known.iter().map(|(id, launch)| ContainerConfig::of_launch(id, launch)).collect();
+            let found = NativeContainerizer::recover(self, known).await.map_err(|error| error.to_string())?;
+            Ok(found.into_iter().map(|(id, found)| (id, found.into())).collect())
+        })
+    }
+
+    fn pulls(&self) -> serde_json::Value {
+        NativeContainerizer::pulls(self).to_json()
+    }
+}
+
+impl From<PrepareError> for LaunchError {
+    fn from(error: PrepareError) -> Self {
+        Self { reason: error.reason(), message: error.to_string() }
+    }
+}
+
+impl From<StartError> for LaunchError {
+    fn from(error: StartError) -> Self {
+        Self { reason: error.reason(), message: error.to_string() }
+    }
+}
+
+impl From<Found> for core::Found {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Running { pid } => Self::Running { pid, networks: Vec::new() },
+            Found::Exited { status, limitation } => {
+                Self::Exited { status, limitation: limitation.map(limit) }
+            }
+            Found::Nothing => Self::Nothing,
+        }
+    }
+}
+
+fn limit(limitation: tepui_isolators::Limitation) -> core::Limitation {
+    core::Limitation {
+        reason: limitation.reason,
+        message: limitation.message,
+        resources: limitation.resources,
+    }
+}
+
+/// The ends of containers, in the shell's words.
+pub(crate) fn forward(
+    mut exits: mpsc::UnboundedReceiver<Exited>,
+) -> mpsc::UnboundedReceiver<(ContainerId, ContainerEvent)> {
+    let (sender, ends) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Exited { container_id, status, limitation }) = exits.recv().await {
+            let event = ContainerEvent::Exited { status, limitation: limitation.map(limit) };
+            if sender.send((container_id, event)).is_err() {
+                break;
+            }
+        }
+    });
+    ends
+}

@@ -1,0 +1,150 @@
+//! What a container is to be: [`ContainerConfig`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tepui_api::resources::Resources;
+use tepui_api::v1::{
+    CommandInfo, ContainerId, ContainerInfo, Environment, ExecutorInfo, Image, TaskInfo, environment,
+};
+use tepui_isolators::{ContainerContext, Limits};
+
+use super::error::Unsupported;
+use crate::core::Launch;
+
+/// What a container is to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerConfig {
+    /// Its id. It names the container's directories and cgroups.
+    pub container_id: ContainerId,
+    /// The task that it runs, if it runs one.
+    pub task: Option<Arc<TaskInfo>>,
+    /// The executor it belongs to.
+    pub executor: Option<ExecutorInfo>,
+    /// What was asked for.
+    pub resources: Vec<tepui_api::v1::Resource>,
+    /// Hard limits by resource name; infinity lifts one.
+    pub limits: Limits,
+    /// What runs in it.
+    pub command: CommandInfo,
+    /// Its image and the like.
+    pub container: Option<ContainerInfo>,
+    /// The variables that the agent sets; those of the image and of the command come on top.
+    pub environment: Vec<(String, String)>,
+    /// Who the command runs as; the agent's own user when absent.
+    pub user: Option<String>,
+    /// The sandbox on the host. Must exist, with `stdout` and `stderr` in it.
+    pub sandbox: PathBuf,
+}
+
+impl ContainerConfig {
+    /// The container of a command task.
+    #[must_use]
+    pub(crate) fn of_launch(id: &ContainerId, launch: &Launch) -> Self {
+        let task = &launch.task;
+        Self {
+            container_id: id.clone(),
+            task: Some(Arc::clone(task)),
+            executor: task.executor.clone(),
+            resources: task.resources.clone(),
+            limits: task.limits.iter().map(|(name, limit)| (name.clone(), limit.value)).collect(),
+            command: task.command.clone().unwrap_or_default(),
+            container: task.container.clone(),
+            environment: launch.environment.clone(),
+            user: launch.user.clone(),
+            sandbox: launch.directory.clone(),
+        }
+    }
+
+    /// A container of which only the id is known.
+    pub(super) fn of_orphan(id: ContainerId) -> Self {
+        Self {
+            container_id: id,
+            task: None,
+            executor: None,
+            resources: Vec::new(),
+            limits: Limits::new(),
+            command: CommandInfo::default(),
+            container: None,
+            environment: Vec::new(),
+            user: None,
+            sandbox: PathBuf::new(),
+        }
+    }
+
+    /// The image that it shall run on, instead of the host's root file system.
+    #[must_use]
+    pub fn image(&self) -> Option<&Image> {
+        self.container.as_ref()?.mesos.as_ref()?.image.as_ref()
+    }
+
+    /// What isolators are told of it.
+    pub(super) fn context(&self) -> ContainerContext {
+        ContainerContext {
+            container_id: self.container_id.clone(),
+            executor: self.executor.clone(),
+            task: self.task.as_deref().cloned(),
+            container: self.container.clone(),
+            requests: Resources::from_wire_lossy(&self.resources),
+            limits: self.limits.clone(),
+            sandbox: self.sandbox.clone(),
+            user: self.user.clone(),
+            has_rootfs: self.image().is_some(),
+            volumes: Vec::new(),
+        }
+    }
+
+    /// The variables of the command itself.
+    pub(super) fn own_environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        let variables =
+            self.command.environment.as_ref().map_or(&[][..], |Environment { variables }| variables);
+        variables.iter().map(|variable| (variable.name.as_str(), variable.value()))
+    }
+
+    /// Refuses what would otherwise be passed over in silence.
+    pub(super) fn check(&self) -> Result<(), Unsupported> {
+        use tepui_api::v1::container_info::Type;
+        if !self.command.uris.is_empty() {
+            return Err(Unsupported("fetching URIs (CommandInfo.uris)"));
+        }
+        let is_secret =
+            |variable: &environment::Variable| variable.r#type() == environment::variable::Type::Secret;
+        if self.command.environment.iter().any(|all| all.variables.iter().any(is_secret)) {
+            return Err(Unsupported("a secret as an environment variable (isolator environment_secret)"));
+        }
+        if self
+            .resources
+            .iter()
+            .any(|resource| resource.disk.as_ref().is_some_and(|disk| disk.volume.is_some()))
+        {
+            return Err(Unsupported("a persistent volume (Resource.disk.volume)"));
+        }
+        let Some(container) = &self.container else { return Ok(()) };
+        if container.r#type() != Type::Mesos {
+            return Err(Unsupported("a container of type DOCKER (--containerizers=docker)"));
+        }
+        if !container.volumes.is_empty() {
+            return Err(Unsupported("a volume (ContainerInfo.volumes)"));
+        }
+        if container.network_infos.iter().any(|network| network.name.is_some()) {
+            return Err(Unsupported("a network of its own (isolator network/cni)"));
+        }
+        if container.rlimit_info.is_some() {
+            return Err(Unsupported("a resource limit (isolator posix/rlimits)"));
+        }
+        if container.tty_info.is_some() {
+            return Err(Unsupported("a terminal (ContainerInfo.tty_info)"));
+        }
+        let Some(linux) = &container.linux_info else { return Ok(()) };
+        if linux.effective_capabilities.is_some()
+            || linux.bounding_capabilities.is_some()
+            || linux.capability_info.is_some()
+        {
+            return Err(Unsupported("a set of capabilities (isolator linux/capabilities)"));
+        }
+        if linux.seccomp.as_ref().is_some_and(|seccomp| seccomp.profile_name.is_some()) {
+            return Err(Unsupported("a seccomp profile (isolator linux/seccomp)"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! What can go wrong with a container, one sentence each.
+
+use std::io;
+use std::path::PathBuf;
+
+use tepui_api::v1::task_status::Reason;
+use tepui_images::{CommandError, ReferenceError, RootFsError, SharedError, UserError};
+use tepui_isolators::{BuildError, IsolatorError};
+use tepui_shim::{LivenessError, PlanError, RemoveTreeError, ZygoteError};
+
+/// Something that a task may ask for and that this agent cannot give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the container asks for {0}, which is not implemented")]
+pub struct Unsupported(pub &'static str);
+
+/// The containerizer cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// `--isolation` is wrong.
+    #[error(transparent)]
+    Isolation(#[from] BuildError),
+    /// The store of images cannot be opened.
+    #[error("the store of images cannot be opened: {0}")]
+    Images(#[from] tepui_images::Error),
+    /// A directory cannot be made.
+    #[error("{path} cannot be made: {source}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A container cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// It asks for something that is not implemented.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// Its id cannot be the name of a directory.
+    #[error("'{0}' cannot be the name of a container's directory")]
+    Id(String),
+    /// There is one with this id.
+    #[error("there is a container with the id {0} already")]
+    Exists(String),
+    /// Its image's name is wrong.
+    #[error("the image's name cannot be used: {0}")]
+    ImageName(#[from] ReferenceError),
+    /// Its image cannot be had.
+    #[error("the image cannot be provisioned: {0}")]
+    Image(#[from] SharedError),
+    /// Its image's layers cannot be stacked.
+    #[error("the image cannot be provisioned: {0}")]
+    Layers(#[from] RootFsError),
+    /// An isolator failed.
+    #[error("isolator '{name}' failed: {source}")]
+    Isolator {
+        /// Which.
+        name: String,
+        /// Why.
+        source: IsolatorError,
+    },
+    /// Nobody knows its user.
+    #[error("the user '{0}' exists neither on this agent nor in the image")]
+    NoUser(String),
+    /// The image's users cannot be used.
+    #[error(transparent)]
+    ImageUser(#[from] UserError),
+    /// The system does not tell about users.
+    #[error("cannot look up the user '{user}': {source}")]
+    Lookup {
+        /// Who.
+        user: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It names nothing to execute.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A file or directory of it cannot be made.
+    #[error("{path} cannot be made: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its launch plan cannot be written.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Its OCI runtime spec cannot be composed or written.
+    #[error("the container's runtime spec cannot be made: {0}")]
+    Spec(String),
+    /// It was destroyed meanwhile.
+    #[error("the container was destroyed while it was prepared")]
+    Cancelled,
+}
+
+/// A container that was prepared cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It was not prepared, or was destroyed.
+    #[error("the container {0} has not been prepared")]
+    Unknown(String),
+    /// No shim can be asked for.
+    #[error(transparent)]
+    Zygote(#[from] ZygoteError),
+    /// The shim's connection cannot be used.
+    #[error("the connection to the container's shim cannot be used: {0}")]
+    Connection(#[source] io::Error),
+    /// The shim could not make or start it.
+    #[error("the container could not be started (at step '{stage}'): {message}")]
+    Failed {
+        /// The shim's name for the step.
+        stage: String,
+        /// Why.
+        message: String,
+    },
+    /// An isolator failed.
+    #[error("isolator '{name}' failed: {source}")]
+    Isolator {
+        /// Which.
+        name: String,
+        /// Why.
+        source: IsolatorError,
+    },
+    /// The shim ended without a word.
+    #[error("the container's shim died before it had started the container; its log is in {0}")]
+    ShimDied(PathBuf),
+    /// It takes too long.
+    #[error("the container did not start within {0:?}")]
+    TimedOut(std::time::Duration),
+    /// It was destroyed meanwhile.
+    #[error("the container was destroyed while it was started")]
+    Cancelled,
+}
+
+/// Something of a container is left.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct DestroyError(pub Vec<Leftover>);
+
+/// What is left of a container.
+#[derive(Debug, thiserror::Error)]
+pub enum Leftover {
+    /// Processes that do not end.
+    #[error("the container's processes do not end")]
+    Processes,
+    /// What an isolator made.
+    #[error("isolator '{name}' could not clean up: {source}")]
+    Isolator {
+        /// Which.
+        name: String,
+        /// Why.
+        source: IsolatorError,
+    },
+    /// A directory.
+    #[error(transparent)]
+    Directory(#[from] RemoveTreeError),
+}
+
+/// Containers of an earlier run cannot be found again.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The runtime directory cannot be read.
+    #[error("the containers of an earlier run cannot be looked for in {path}: {source}")]
+    Io {
+        /// Which directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An isolator failed.
+    #[error("isolator '{name}' could not take over the containers of an earlier run: {source}")]
+    Isolator {
+        /// Which.
+        name: String,
+        /// Why.
+        source: IsolatorError,
+    },
+    /// It cannot be told whether a container has a shim.
+    #[error(transparent)]
+    Liveness(#[from] LivenessError),
+}
+
+impl PrepareError {
+    /// What Mesos' agent says of such a task.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        Reason::ContainerLaunchFailed
+    }
+}
+
+impl StartError {
+    /// What Mesos' agent says of such a task.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        Reason::ContainerLaunchFailed
+    }
+}

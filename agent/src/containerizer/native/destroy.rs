@@ -1,0 +1,111 @@
+//! Ending a container and removing all of it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tepui_api::v1::ContainerId;
+use tepui_shim::{Liveness, SignalScope, holders};
+
+use super::{Container, Inner, Life, NativeContainerizer};
+use crate::containerizer::error::{DestroyError, Leftover};
+
+/// How long processes may take to end after SIGKILL, until harsher means are tried, and after those.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at whether a shim is gone that was not told of by its connection.
+const PAUSE: Duration = Duration::from_millis(5);
+
+impl NativeContainerizer {
+    /// Ends a container's processes, if there are any, and removes all of it but its sandbox. Ends a preparation or start
+    /// that is under way. For a container that is not known there is nothing to do.
+    ///
+    /// # Errors
+    /// When something of it is left. Nobody knows it any more, even so, until the agent starts anew.
+    pub async fn destroy(&self, id: &ContainerId) -> Result<(), DestroyError> {
+        let Some(container) = self.inner.get(id) else { return Ok(()) };
+        container.doomed.send_replace(true);
+        let _turn = container.turn.lock().await;
+        let known = self.inner.get(id).is_some_and(|known| Arc::ptr_eq(&known, &container));
+        if !known {
+            // Somebody else destroyed it meanwhile.
+            return Ok(());
+        }
+        let mut left = Vec::new();
+        if !end_processes(&container).await {
+            left.push(Leftover::Processes);
+        }
+        self.inner.clean_up(&container, &mut left).await;
+        self.inner.containers().remove(id);
+        if left.is_empty() { Ok(()) } else { Err(DestroyError(left)) }
+    }
+}
+
+impl Inner {
+    /// What isolators made, and directories.
+    pub(super) async fn clean_up(&self, container: &Arc<Container>, left: &mut Vec<Leftover>) {
+        {
+            let _turn = container.calls.lock().await;
+            for isolator in self.composition.isolators.iter().rev() {
+                if let Err(source) = isolator.cleanup(container.id()).await {
+                    left.push(Leftover::Isolator { name: isolator.name().to_owned(), source });
+                }
+            }
+        }
+        let dirs = container.dirs.clone();
+        match tokio::task::spawn_blocking(move || dirs.remove()).await {
+            Ok(errors) => left.extend(errors.into_iter().map(Leftover::from)),
+            Err(error) => {
+                tracing::error!(%error, "removing a container's directories did not come to its end")
+            }
+        }
+    }
+}
+
+/// Ends a container's processes and waits until its shim is gone. Tells whether that came about.
+async fn end_processes(container: &Container) -> bool {
+    let mut life = container.life.subscribe();
+    if *life.borrow_and_update() == Life::Unborn {
+        container.life.send_replace(Life::Over);
+        return true;
+    }
+    if *life.borrow() == Life::Over {
+        return true;
+    }
+    // Refused while it is only created; then the shim goes when it is let go of.
+    let killed = tokio::time::timeout(PATIENCE, container.signal(libc::SIGKILL, SignalScope::All)).await;
+    let mut over = match killed {
+        Ok(Ok(())) => is_over(&mut life).await,
+        _ => *life.borrow() == Life::Over,
+    };
+    if !over {
+        end_leftovers(&container.dirs.runtime).await;
+        over = is_over(&mut life).await;
+    }
+    over
+}
+
+async fn is_over(life: &mut tokio::sync::watch::Receiver<Life>) -> bool {
+    matches!(tokio::time::timeout(PATIENCE, life.wait_for(|life| *life == Life::Over)).await, Ok(Ok(_)))
+}
+
+/// Kills whoever still holds a container's lock: its shim, or a first process that lost its shim before it could ask to die with it.
+/// Waits until nobody does.
+pub(super) async fn end_leftovers(runtime: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut grace = 10;
+    while matches!(Liveness::is_held(runtime), Ok(true)) && Instant::now() < deadline {
+        if grace > 0 {
+            // It may be on its way out.
+            grace -= 1;
+        } else {
+            let runtime = runtime.to_owned();
+            let found = tokio::task::spawn_blocking(move || holders(&runtime)).await;
+            for pid in found.ok().and_then(Result::ok).unwrap_or_default() {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,34 @@
+//! From an image's name to its configuration and the layers to stack.
+
+use std::sync::Arc;
+
+use tepui_api::v1::{Image, image};
+use tepui_images::{PullOptions, Reference, RootFs};
+
+use super::Inner;
+use crate::containerizer::error::{PrepareError, Unsupported};
+
+/// An image that is in the store.
+pub(super) struct Provisioned {
+    pub image: Arc<tepui_images::Image>,
+    pub root: RootFs,
+}
+
+impl Inner {
+    /// Pulls an image, unless it is in the store and the task is content with that.
+    pub(super) async fn provision(&self, wanted: &Image) -> Result<Provisioned, PrepareError> {
+        let docker = match (wanted.r#type(), &wanted.docker) {
+            (image::Type::Docker, Some(docker)) => docker,
+            _ => return Err(Unsupported("an image of type APPC").into()),
+        };
+        if docker.credential.is_some() || docker.config.is_some() {
+            return Err(Unsupported("credentials for an image's registry").into());
+        }
+        let reference = Reference::parse(&docker.name)?;
+        let listed = self.pulls.begin(&docker.name);
+        let options = PullOptions { cached: wanted.cached(), progress: Some(listed.hear()) };
+        let image = self.images.pull(&reference, options).await?;
+        let root = self.images.provision(&image)?;
+        Ok(Provisioned { image, root })
+    }
+}

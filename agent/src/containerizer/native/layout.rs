@@ -1,0 +1,147 @@
+//! Where a container's directories are, beside its sandbox.
+//!
+//! - `<runtime_dir>/containers/<id>`: what the shim is told and tells ([`tepui_shim::files`]). Lost with the machine's
+//!   memory, as are the containers.
+//! - `<work_dir>/containers/<id>`: what the container writes outside its sandbox. `tmp` is its private `/tmp` on the host's root
+//!   file system, `upper` and `work` are for the overlay on an image.
+//!
+//! Mounts exist only in the namespace of a shim. Both directories are removed from the host's namespace, after the shim has ended,
+//! by [`tepui_shim::remove_tree`].
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tepui_api::v1::ContainerId;
+use tepui_shim::{RemoveTreeError, files, remove_tree};
+
+use crate::sandbox::paths::is_component;
+
+/// Where all containers' directories are.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    runtime: PathBuf,
+    scratch: PathBuf,
+}
+
+/// One container's directories.
+#[derive(Debug, Clone)]
+pub(super) struct Dirs {
+    /// For the shim.
+    pub runtime: PathBuf,
+    /// For what the container writes.
+    pub scratch: PathBuf,
+}
+
+type At = (PathBuf, io::Error);
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> At {
+    let path = path.to_owned();
+    move |source| (path, source)
+}
+
+impl Layout {
+    pub fn make(runtime_dir: &Path, work_dir: &Path) -> Result<Self, At> {
+        let made = |path: PathBuf, mode| {
+            std::fs::DirBuilder::new().recursive(true).mode(mode).create(&path).map_err(at(&path))?;
+            path.canonicalize().map_err(at(&path))
+        };
+        Ok(Self {
+            runtime: made(runtime_dir.join("containers"), 0o700)?,
+            // Passed by programs on their way to their sandbox, which may be beneath their own /tmp.
+            scratch: made(work_dir.join("containers"), 0o711)?,
+        })
+    }
+
+    /// The directories of a container; `None` if its id is no name for one.
+    pub fn of(&self, id: &ContainerId) -> Option<Dirs> {
+        let name = &id.value;
+        let named = id.parent.is_none() && is_component(name);
+        named.then(|| Dirs { runtime: self.runtime.join(name), scratch: self.scratch.join(name) })
+    }
+
+    /// All containers that have a directory.
+    pub fn list(&self) -> Result<BTreeSet<String>, At> {
+        let mut names = BTreeSet::new();
+        for dir in [&self.runtime, &self.scratch] {
+            for entry in std::fs::read_dir(dir).map_err(at(dir))? {
+                let name = entry.map_err(at(dir))?.file_name();
+                names.extend(name.into_string().ok());
+            }
+        }
+        Ok(names)
+    }
+}
+
+impl Dirs {
+    /// Makes the container's runtime directory.
+    pub fn make(&self) -> Result<(), At> {
+        make(&self.runtime, 0o700)?;
+        make(&self.runtime.join(files::ROOTFS), 0o700)
+    }
+
+    /// What the shim has to say of its own.
+    pub fn log(&self) -> PathBuf {
+        self.runtime.join(files::LOG)
+    }
+
+    /// Makes its private `/tmp`.
+    pub fn make_tmp(&self) -> Result<PathBuf, At> {
+        make(&self.scratch, 0o711)?;
+        let tmp = self.scratch.join("tmp");
+        make(&tmp, 0o1777)?;
+        Ok(tmp)
+    }
+
+    /// Makes the upper and the work directory of its overlay.
+    pub fn make_overlay(&self) -> Result<(PathBuf, PathBuf), At> {
+        make(&self.scratch, 0o711)?;
+        let (upper, work) = (self.scratch.join("upper"), self.scratch.join("work"));
+        // The upper directory is the container's `/`.
+        make(&upper, 0o755)?;
+        make(&work, 0o700)?;
+        Ok((upper, work))
+    }
+
+    /// Removes all of it. Blocks on the disk.
+    pub fn remove(&self) -> Vec<RemoveTreeError> {
+        [&self.scratch, &self.runtime].into_iter().filter_map(|dir| remove_tree(dir).err()).collect()
+    }
+}
+
+fn make(path: &Path, mode: u32) -> Result<(), At> {
+    std::fs::create_dir(path).map_err(at(path))?;
+    // Not by the mode of mkdir, which the umask changes.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(at(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn directories_come_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::make(&dir.path().join("run"), &dir.path().join("work")).unwrap();
+        let dirs = layout.of(&ContainerId::new("c1")).unwrap();
+        dirs.make().unwrap();
+        let tmp = dirs.make_tmp().unwrap();
+        assert_eq!(tmp.metadata().unwrap().mode() & 0o7777, 0o1777);
+        assert!(dirs.make().is_err(), "there is one already");
+        assert_eq!(layout.list().unwrap().into_iter().collect::<Vec<_>>(), ["c1"]);
+        assert!(dirs.remove().is_empty());
+        assert!(layout.list().unwrap().is_empty());
+        assert!(dirs.remove().is_empty(), "again is no error");
+    }
+
+    #[test]
+    fn ids_that_are_no_names_have_no_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::make(&dir.path().join("run"), &dir.path().join("work")).unwrap();
+        for id in ["", ".", "..", "a/b", "../etc"] {
+            assert!(layout.of(&ContainerId::new(id)).is_none(), "{id}");
+        }
+    }
+}

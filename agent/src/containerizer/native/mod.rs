@@ -1,0 +1,290 @@
+//! The native containerizer: containers by shims, isolators and image layers.
+//!
+//! [`NativeContainerizer`] keeps a [`Container`] for each that was prepared or found. The phases of a container's life (prepare, start,
+//! destroy) take turns; calls of isolators take turns among themselves, so that a container's usage can be asked for while it
+//! is being destroyed, and its end can be noticed at any time.
+
+mod command;
+mod destroy;
+mod image;
+mod layout;
+mod prepare;
+mod recover;
+mod shim;
+mod spec;
+mod start;
+mod user;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tepui_api::resources::Resources;
+use tepui_api::v1::{ContainerId, ContainerStatus, Resource, ResourceStatistics};
+use tepui_images::{ImageStore, StoreOptions};
+use tepui_isolators::{Composition, Limitation, Limits};
+use tepui_shim::{SignalScope, Zygote};
+use tokio::sync::{mpsc, watch};
+
+use super::config::ContainerConfig;
+use super::error::SetupError;
+use super::pulls::Pulls;
+use layout::{Dirs, Layout};
+pub use recover::Found;
+
+/// What the native containerizer is told of the agent.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `--runtime_dir`: what must survive the agent, but not the machine.
+    pub runtime_dir: PathBuf,
+    /// `--work_dir`: holds what containers write beside their sandboxes.
+    pub work_dir: PathBuf,
+    /// `--isolation`, taken apart.
+    pub isolation: Vec<String>,
+    /// The flags that concern isolators.
+    pub isolators: tepui_isolators::Settings,
+    /// `--docker_store_dir`.
+    pub image_store_dir: PathBuf,
+    /// Where images come from.
+    pub image_options: StoreOptions,
+    /// `--sandbox_directory`: where a container with an image finds its sandbox.
+    pub sandbox_directory: String,
+}
+
+/// The end of a container's processes. Told once for each container that was started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exited {
+    /// Which container.
+    pub container_id: ContainerId,
+    /// As wait(2) gives it; `None` when nobody knows.
+    pub status: Option<i32>,
+    /// The limit for which it was ended.
+    pub limitation: Option<Limitation>,
+}
+
+/// Makes containers. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct NativeContainerizer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    zygote: Zygote,
+    composition: Composition,
+    images: ImageStore,
+    pulls: Pulls,
+    layout: Layout,
+    containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
+    exits: mpsc::UnboundedSender<Exited>,
+}
+
+/// A container that was prepared or found.
+struct Container {
+    config: ContainerConfig,
+    dirs: Dirs,
+    /// Held through prepare, start and destroy.
+    turn: tokio::sync::Mutex<()>,
+    /// Held through each call of isolators.
+    calls: tokio::sync::Mutex<()>,
+    /// True once it is to be destroyed.
+    doomed: watch::Sender<bool>,
+    life: watch::Sender<Life>,
+    /// The connection to its shim, while there is one.
+    shim: Mutex<Option<Arc<shim::Requests>>>,
+    /// What an isolator has reported.
+    limitation: Mutex<Option<Limitation>>,
+}
+
+/// Where a container's processes are in their life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// There are none yet.
+    Unborn,
+    /// A shim makes them, or has.
+    Shimmed {
+        /// The first one.
+        pid: Option<u32>,
+    },
+    /// There is none any more, nor a shim.
+    Over,
+}
+
+impl NativeContainerizer {
+    /// Sets the containerizer up. The ends of containers come out of the channel. To be called within a tokio runtime; blocks
+    /// for as long as the store of images needs to open.
+    ///
+    /// # Errors
+    /// When `--isolation` is wrong, or a directory cannot be made.
+    pub fn new(
+        settings: Settings,
+        zygote: Zygote,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Exited>), SetupError> {
+        let (limitations, reported) = mpsc::unbounded_channel();
+        let names: Vec<&str> = settings.isolation.iter().map(String::as_str).collect();
+        let composition = tepui_isolators::build(&names, &settings.isolators, &limitations)?;
+        let images = ImageStore::open(&settings.image_store_dir, settings.image_options.clone())?;
+        let layout = Layout::make(&settings.runtime_dir, &settings.work_dir)
+            .map_err(|(path, source)| SetupError::Directory { path, source })?;
+        let (exits, ends) = mpsc::unbounded_channel();
+        let inner = Inner {
+            settings,
+            zygote,
+            composition,
+            images,
+            pulls: Pulls::default(),
+            layout,
+            containers: Mutex::default(),
+            exits,
+        };
+        let this = Self { inner: Arc::new(inner) };
+        tokio::spawn(heed(Arc::downgrade(&this.inner), reported));
+        Ok((this, ends))
+    }
+
+    /// How far the pulls of images are.
+    #[must_use]
+    pub fn pulls(&self) -> Pulls {
+        self.inner.pulls.clone()
+    }
+
+    /// Sends a signal to a container's processes.
+    ///
+    /// # Errors
+    /// When the container does not run, or the shim refuses.
+    pub async fn signal(&self, id: &ContainerId, number: i32, scope: SignalScope) -> Result<(), String> {
+        let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
+        container.signal(number, scope).await
+    }
+
+    /// What a container uses, as far as its isolators know.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn usage(&self, id: &ContainerId) -> Result<ResourceStatistics, String> {
+        let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut statistics =
+            ResourceStatistics { timestamp: now.as_secs_f64(), ..ResourceStatistics::default() };
+        let _turn = container.calls.lock().await;
+        for isolator in &self.inner.composition.isolators {
+            if let Err(error) = isolator.usage(id, &mut statistics).await {
+                tracing::debug!(container = %id, isolator = isolator.name(), %error, "no usage is known");
+            }
+        }
+        Ok(statistics)
+    }
+
+    /// How a container is.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn status(&self, id: &ContainerId) -> Result<ContainerStatus, String> {
+        let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
+        let pid = match *container.life.borrow() {
+            Life::Shimmed { pid } => pid,
+            Life::Unborn | Life::Over => None,
+        };
+        let mut status = ContainerStatus {
+            container_id: Some(id.clone()),
+            executor_pid: pid,
+            ..ContainerStatus::default()
+        };
+        let _turn = container.calls.lock().await;
+        for isolator in &self.inner.composition.isolators {
+            if let Err(error) = isolator.status(id, &mut status).await {
+                tracing::debug!(container = %id, isolator = isolator.name(), %error, "no status is known");
+            }
+        }
+        Ok(status)
+    }
+
+    /// Gives a container other resources.
+    ///
+    /// # Errors
+    /// When there is no such container, or an isolator fails.
+    pub async fn update(
+        &self,
+        id: &ContainerId,
+        resources: &[Resource],
+        limits: &Limits,
+    ) -> Result<(), String> {
+        let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
+        let requests = Resources::from_wire_lossy(resources);
+        let _turn = container.calls.lock().await;
+        for isolator in &self.inner.composition.isolators {
+            let updated = isolator.update(id, &requests, limits).await;
+            updated.map_err(|error| format!("isolator '{}' failed: {error}", isolator.name()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn containers(&self) -> MutexGuard<'_, HashMap<ContainerId, Arc<Container>>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, id: &ContainerId) -> Option<Arc<Container>> {
+        self.containers().get(id).cloned()
+    }
+}
+
+impl Container {
+    fn new(config: ContainerConfig, dirs: Dirs) -> Self {
+        Self {
+            config,
+            dirs,
+            turn: tokio::sync::Mutex::default(),
+            calls: tokio::sync::Mutex::default(),
+            doomed: watch::Sender::new(false),
+            life: watch::Sender::new(Life::Unborn),
+            shim: Mutex::default(),
+            limitation: Mutex::default(),
+        }
+    }
+
+    fn id(&self) -> &ContainerId {
+        &self.config.container_id
+    }
+
+    async fn signal(&self, number: i32, scope: SignalScope) -> Result<(), String> {
+        let requests = self.shim.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match requests {
+            Some(requests) => requests.signal(number, scope).await,
+            None => Err(format!("the container {} does not run", self.id())),
+        }
+    }
+
+    fn connect(&self, requests: Option<Arc<shim::Requests>>) {
+        *self.shim.lock().unwrap_or_else(PoisonError::into_inner) = requests;
+    }
+
+    fn limitation(&self) -> MutexGuard<'_, Option<Limitation>> {
+        self.limitation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until somebody wants it destroyed.
+    async fn doom(&self) {
+        // The sender is in `self`.
+        let _ = self.doomed.subscribe().wait_for(|doomed| *doomed).await;
+    }
+}
+
+/// Ends containers that overstep a limit.
+async fn heed(inner: std::sync::Weak<Inner>, mut reported: mpsc::UnboundedReceiver<Limitation>) {
+    while let Some(limitation) = reported.recv().await {
+        let Some(inner) = inner.upgrade() else { return };
+        let Some(container) = inner.get(&limitation.container_id) else { continue };
+        tracing::info!(
+            container = %limitation.container_id, reason = limitation.reason.as_str_name(), message = limitation.message,
+            "a container oversteps a limit and is ended"
+        );
+        container.limitation().get_or_insert(limitation);
+        tokio::spawn(async move {
+            // One that is over already, or not started, needs no signal: see `shim::watch`.
+            let _ = container.signal(libc::SIGKILL, SignalScope::All).await;
+        });
+    }
+}

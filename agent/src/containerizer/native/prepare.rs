@@ -1,0 +1,146 @@
+//! Making all of a container but its processes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use oci_spec::runtime::Spec;
+use tepui_images::ImageConfig;
+use tepui_isolators::Contribution;
+use tepui_shim::{BindMount, ExecPlan, LaunchPlan, RootFs, files};
+
+use super::image::Provisioned;
+use super::spec::{self, Process};
+use super::{Container, Inner, NativeContainerizer, command, user};
+use crate::containerizer::config::ContainerConfig;
+use crate::containerizer::error::PrepareError;
+
+impl NativeContainerizer {
+    /// Makes all of a container but its processes. Whether or not it succeeds, [`destroy`](Self::destroy) must follow in the end.
+    ///
+    /// # Errors
+    /// When the container cannot be had as it is asked for, or was destroyed meanwhile.
+    pub async fn prepare(&self, config: ContainerConfig) -> Result<(), PrepareError> {
+        let id = config.container_id.clone();
+        let dirs = self.inner.layout.of(&id).ok_or_else(|| PrepareError::Id(id.to_string()))?;
+        let container = Arc::new(Container::new(config, dirs));
+        // Before anybody else can see it.
+        let _turn = container.turn.lock().await;
+        let clash = match self.inner.containers().entry(id.clone()) {
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(&container));
+                false
+            }
+            std::collections::hash_map::Entry::Occupied(_) => true,
+        };
+        if clash {
+            return Err(PrepareError::Exists(id.to_string()));
+        }
+        self.inner.prepare(&container).await
+    }
+}
+
+impl Inner {
+    async fn prepare(&self, container: &Arc<Container>) -> Result<(), PrepareError> {
+        let config = &container.config;
+        config.check()?;
+        let image = match config.image() {
+            None => None,
+            Some(image) => Some(tokio::select! {
+                provisioned = self.provision(image) => provisioned?,
+                () = container.doom() => return Err(PrepareError::Cancelled),
+            }),
+        };
+        let contribution = self.contributions(container).await?;
+        let plan = Plan {
+            container: Arc::clone(container),
+            image,
+            contribution,
+            image_decides: self.composition.has("docker/runtime"),
+            sandbox_directory: self.settings.sandbox_directory.clone(),
+        };
+        let written = tokio::task::spawn_blocking(move || plan.write());
+        written.await.map_err(|error| PrepareError::Spec(error.to_string()))?
+    }
+
+    /// What the isolators add.
+    async fn contributions(&self, container: &Container) -> Result<Contribution, PrepareError> {
+        let spec = spec::base(&container.config).map_err(|error| PrepareError::Spec(error.to_string()))?;
+        let mut contribution = Contribution { spec, ..Contribution::default() };
+        let context = container.config.context();
+        let _turn = container.calls.lock().await;
+        for isolator in &self.composition.isolators {
+            isolator
+                .prepare(&context, &mut contribution)
+                .await
+                .map_err(|source| PrepareError::Isolator { name: isolator.name().to_owned(), source })?;
+        }
+        Ok(contribution)
+    }
+}
+
+/// What is known of a container before its files are written.
+struct Plan {
+    container: Arc<Container>,
+    image: Option<Provisioned>,
+    contribution: Contribution,
+    /// Whether the image's entrypoint, environment and so on apply.
+    image_decides: bool,
+    sandbox_directory: String,
+}
+
+impl Plan {
+    /// Makes the container's directories, and writes what its shim reads. Blocks on the disk.
+    fn write(self) -> Result<(), PrepareError> {
+        let (config, dirs) = (&self.container.config, &self.container.dirs);
+        let image_config: Option<&ImageConfig> =
+            self.image.as_ref().filter(|_| self.image_decides).map(|image| &image.image.config);
+        let user = user::find(config.user.as_deref(), self.image.as_ref().map(|image| &image.root))?;
+        let program = command::program(config, image_config)?;
+        let directory = command::directory(config, image_config, &self.sandbox_directory);
+        let environment =
+            command::environment(config, image_config, &self.contribution.environment, &directory);
+        let io = |(path, source)| PrepareError::Io { path, source };
+
+        dirs.make().map_err(io)?;
+        let (rootfs, mut mounts) = match &self.image {
+            None => (RootFs::Host, spec::host_mounts(config, dirs.make_tmp().map_err(io)?)),
+            Some(image) => {
+                let (upper, work) = dirs.make_overlay().map_err(io)?;
+                let lowers = image.root.lower().to_vec();
+                (RootFs::Overlay { lowers, upper, work }, spec::image_binds(config, &self.sandbox_directory))
+            }
+        };
+        mounts.extend(self.contribution.mounts.iter().map(|mount| BindMount {
+            source: mount.source.clone(),
+            target: mount.target.clone(),
+            recursive: mount.recursive,
+            read_only: mount.read_only,
+        }));
+        let plan = LaunchPlan {
+            container_id: config.container_id.value.clone(),
+            rootfs,
+            mounts,
+            stdout: config.sandbox.join("stdout"),
+            stderr: config.sandbox.join("stderr"),
+            stdio_owner: (user.uid, user.gid),
+            exec: ExecPlan { path: program.path, argv: program.argv.clone() },
+            first_process: spec::first_process(&self.contribution.spec),
+            cgroup_procs: self.contribution.cgroup_procs.clone(),
+            oom_score_adj: self.contribution.oom_score_adj,
+            hold: true,
+        };
+        plan.save(&dirs.runtime)?;
+        let mut spec = self.contribution.spec;
+        let process = Process { argv: &program.argv, environment, directory: &directory, user: &user };
+        spec::complete(&mut spec, process).map_err(|error| PrepareError::Spec(error.to_string()))?;
+        save(&spec, &dirs.runtime, config)
+    }
+}
+
+fn save(spec: &Spec, runtime: &Path, config: &ContainerConfig) -> Result<(), PrepareError> {
+    let path = runtime.join(files::CONFIG);
+    let text = serde_json::to_vec(spec).map_err(|error| PrepareError::Spec(error.to_string()))?;
+    std::fs::write(&path, text).map_err(|source| PrepareError::Io { path, source })?;
+    tracing::debug!(container = %config.container_id, "a container is prepared");
+    Ok(())
+}

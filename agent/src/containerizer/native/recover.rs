@@ -1,0 +1,207 @@
+//! Finding the containers of an earlier run of the agent.
+//!
+//! A container's runtime directory tells all: `exit.json` how it ended; a held lock that a shim lives, which answers at its socket; neither,
+//! but a process id, that its shim died and took it along. Whatever is there and not known is ended and removed.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tepui_api::v1::ContainerId;
+use tepui_isolators::{Limitation, Recovered};
+use tepui_shim::{ExitRecord, Liveness, Outcome, SignalScope, State, connect, files};
+
+use super::shim::{Connection, Watch};
+use super::{Container, Inner, Life, NativeContainerizer, destroy};
+use crate::containerizer::config::ContainerConfig;
+use crate::containerizer::error::{Leftover, RecoverError};
+
+/// How long a shim may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What was found of a container.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// It runs.
+    Running {
+        /// Its first process.
+        pid: u32,
+    },
+    /// It ran and has ended.
+    Exited {
+        /// As wait(2) gives it; `None` when nobody knows.
+        status: Option<i32>,
+        /// The limit for which it was ended.
+        limitation: Option<Limitation>,
+    },
+    /// It was never started, or nothing is known of it.
+    Nothing,
+}
+
+/// What a runtime directory says.
+enum Trace {
+    Running { pid: u32, connection: Connection },
+    Exited { status: Option<i32> },
+    Nothing,
+}
+
+impl NativeContainerizer {
+    /// Finds the containers that an earlier run of the agent made, and removes those that are not `known`. All of `known` can be destroyed afterwards, and
+    /// those that run are watched. To be called once, before anything else.
+    ///
+    /// # Errors
+    /// When the runtime directory cannot be read, or an isolator does not take over.
+    pub async fn recover(
+        &self,
+        known: Vec<ContainerConfig>,
+    ) -> Result<HashMap<ContainerId, Found>, RecoverError> {
+        let mut traces = Vec::new();
+        for config in known {
+            // An id without directories was refused at its preparation.
+            let Some(dirs) = self.inner.layout.of(&config.container_id) else { continue };
+            let trace = trace(&dirs.runtime).await?;
+            traces.push((Arc::new(Container::new(config, dirs)), trace));
+        }
+        let orphans = self.inner.end_orphans(&traces).await?;
+        self.inner.recover_isolators(&traces, &orphans).await?;
+        for orphan in orphans {
+            let mut left = Vec::new();
+            self.inner.clean_up(&orphan, &mut left).await;
+            for error in left {
+                report(&orphan, &error);
+            }
+        }
+        let mut found = HashMap::new();
+        for (container, trace) in traces {
+            let id = container.id().clone();
+            self.inner.containers().insert(id.clone(), Arc::clone(&container));
+            found.insert(id, self.inner.take_over(container, trace).await);
+        }
+        Ok(found)
+    }
+}
+
+fn report(orphan: &Container, error: &Leftover) {
+    tracing::error!(container = %orphan.id(), %error, "not all of an unknown container could be removed");
+}
+
+impl Inner {
+    async fn take_over(self: &Arc<Self>, container: Arc<Container>, trace: Trace) -> Found {
+        match trace {
+            Trace::Running { pid, connection } => {
+                container.life.send_replace(Life::Shimmed { pid: Some(pid) });
+                container.connect(Some(connection.requests()));
+                tokio::spawn(Watch::of_running(Arc::clone(self), container).run(connection));
+                Found::Running { pid }
+            }
+            Trace::Exited { status } => {
+                container.life.send_replace(Life::Over);
+                Found::Exited { status, limitation: self.exited(&container, status).await }
+            }
+            Trace::Nothing => {
+                container.life.send_replace(Life::Over);
+                Found::Nothing
+            }
+        }
+    }
+
+    /// Ends the containers that have a directory and are not known.
+    async fn end_orphans(
+        &self,
+        known: &[(Arc<Container>, Trace)],
+    ) -> Result<Vec<Arc<Container>>, RecoverError> {
+        let names = self.layout.list().map_err(|(path, source)| RecoverError::Io { path, source })?;
+        let mut orphans = Vec::new();
+        for name in names {
+            let id = ContainerId::new(name);
+            let Some(dirs) = self.layout.of(&id) else { continue };
+            if known.iter().any(|(container, _)| *container.id() == id) {
+                continue;
+            }
+            tracing::info!(container = %id, "removing a container that nobody knows");
+            if let Trace::Running { mut connection, .. } = trace(&dirs.runtime).await? {
+                let requests = connection.requests();
+                // The answer is passed on by reading.
+                let kill =
+                    tokio::spawn(async move { requests.signal(libc::SIGKILL, SignalScope::All).await });
+                let end = async { while connection.state().await.is_some() {} };
+                let _ = tokio::time::timeout(PATIENCE, end).await;
+                kill.abort();
+            }
+            if dirs.runtime.exists() {
+                destroy::end_leftovers(&dirs.runtime).await;
+            }
+            orphans.push(Arc::new(Container::new(ContainerConfig::of_orphan(id), dirs)));
+        }
+        Ok(orphans)
+    }
+
+    async fn recover_isolators(
+        &self,
+        known: &[(Arc<Container>, Trace)],
+        orphans: &[Arc<Container>],
+    ) -> Result<(), RecoverError> {
+        let recovered: Vec<Recovered> = known
+            .iter()
+            .filter_map(|(container, trace)| match trace {
+                Trace::Running { pid, .. } => Some((container, Some(*pid))),
+                Trace::Exited { .. } => Some((container, None)),
+                Trace::Nothing => None,
+            })
+            .map(|(container, pid)| Recovered { context: container.config.context(), pid })
+            .collect();
+        let orphans: Vec<ContainerId> = orphans.iter().map(|orphan| orphan.id().clone()).collect();
+        for isolator in &self.composition.isolators {
+            isolator
+                .recover(&recovered, &orphans)
+                .await
+                .map_err(|source| RecoverError::Isolator { name: isolator.name().to_owned(), source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a runtime directory, and waits for a shim that is about to decide.
+async fn trace(runtime: &Path) -> Result<Trace, RecoverError> {
+    if !runtime.exists() {
+        return Ok(Trace::Nothing);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // In this order: a shim writes its record before it lets go of the lock.
+        let held = Liveness::is_held(runtime)?;
+        if let Some(record) = ExitRecord::load(runtime).ok().flatten() {
+            return Ok(match record.outcome {
+                Outcome::Exited { status } => Trace::Exited { status: Some(status) },
+                // Created but not started, or not even that.
+                Outcome::Failed { .. } => Trace::Nothing,
+            });
+        }
+        if !held {
+            let was_there = runtime.join(files::PID).exists();
+            return Ok(if was_there { Trace::Exited { status: None } } else { Trace::Nothing });
+        }
+        if let Some(running) = ask(runtime, deadline).await {
+            return Ok(running);
+        }
+        if Instant::now() > deadline {
+            destroy::end_leftovers(runtime).await;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Asks the shim for a container that runs. `None` if it has none, or is gone.
+async fn ask(runtime: &Path, deadline: Instant) -> Option<Trace> {
+    let mut connection = Connection::new(connect(runtime).ok()?).ok()?;
+    loop {
+        match tokio::time::timeout_at(deadline.into(), connection.state()).await.ok()?? {
+            State::Creating => {}
+            State::Started { pid } => return Some(Trace::Running { pid: pid.unsigned_abs(), connection }),
+            // Nobody will start it: it ends when this connection closes.
+            State::Created { .. } | State::Ended(_) => return None,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The OCI runtime spec of a container, before and after the isolators, and the bind mounts that the shim makes.
+//!
+//! | | without an image | with one |
+//! | --- | --- | --- |
+//! | `/` | the host's, with all its mounts | overlay of the image's layers |
+//! | `/tmp` | its own, removed with it | the image's |
+//! | sandbox | at the host's path | at `--sandbox_directory` |
+//! | `/proc` | its own | its own |
+//! | `/sys` | the host's | read-only |
+//! | `/dev` | the host's | null, zero, full, random, urandom, tty; terminals and shared memory of its own |
+//! | `/etc/resolv.conf`, `hosts`, `hostname` | the host's | the host's, read-only |
+//!
+//! Namespaces for mounts, processes, System V IPC and host names are always the container's own, unless an isolator decides otherwise.
+//! Capabilities are those of the user: all of root's, as in Mesos without `linux/capabilities`.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder,
+    RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+use tepui_shim::{BindMount, FirstProcess, LIBCONTAINER_PATH, files};
+
+use super::user::User;
+use crate::containerizer::config::ContainerConfig;
+
+/// What every container begins with.
+pub(super) fn base(config: &ContainerConfig) -> Result<Spec, OciSpecError> {
+    let namespaces = [
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+    ]
+    .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build());
+    let namespaces = namespaces.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let linux = LinuxBuilder::default().namespaces(namespaces).cgroups_path(LIBCONTAINER_PATH).build()?;
+    let mut mounts = vec![mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?];
+    if config.image().is_some() {
+        mounts.extend(image_mounts()?);
+    }
+    let mut spec = SpecBuilder::default()
+        .version("1.0.2")
+        .root(RootBuilder::default().path(files::ROOTFS).readonly(false).build()?)
+        .mounts(mounts)
+        .linux(linux)
+        .build()?;
+    let hostname = config.container.as_ref().and_then(|container| container.hostname.clone());
+    spec.set_hostname(hostname.filter(|name| !name.is_empty()));
+    Ok(spec)
+}
+
+fn image_mounts() -> Result<Vec<Mount>, OciSpecError> {
+    Ok(vec![
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        )?,
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "nodev", "noexec", "mode=1777"])?,
+    ])
+}
+
+fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
+    let options = options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>();
+    MountBuilder::default().destination(target).typ(kind).source(source).options(options).build()
+}
+
+/// What runs, as whom, where and in which environment.
+pub(super) struct Process<'a> {
+    pub argv: &'a [String],
+    pub environment: Vec<String>,
+    pub directory: &'a str,
+    pub user: &'a User,
+}
+
+/// Completes the spec once the isolators have had their say.
+pub(super) fn complete(spec: &mut Spec, process: Process<'_>) -> Result<(), OciSpecError> {
+    let user = UserBuilder::default()
+        .uid(process.user.uid)
+        .gid(process.user.gid)
+        .additional_gids(process.user.groups.clone())
+        .build()?;
+    let mut built = ProcessBuilder::default()
+        .terminal(false)
+        .user(user)
+        .args(process.argv.to_vec())
+        .env(process.environment)
+        .cwd(process.directory)
+        .no_new_privileges(false)
+        .build()?;
+    // The builder's default is a small set.
+    built.set_capabilities(None);
+    built.set_rlimits(None);
+    // What an isolator has set of the process stays.
+    if let Some(given) = spec.process() {
+        built.set_capabilities(given.capabilities().clone());
+        built.set_rlimits(given.rlimits().clone());
+        built.set_no_new_privileges(given.no_new_privileges());
+    }
+    spec.set_process(Some(built));
+    // The shim's root file system needs one in any case.
+    if !has(spec, LinuxNamespaceType::Mount)
+        && let Some(namespaces) = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut())
+    {
+        namespaces.push(LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Mount).build()?);
+    }
+    Ok(())
+}
+
+/// What the first process is to be: without a PID namespace, nobody needs an init.
+pub(super) fn first_process(spec: &Spec) -> FirstProcess {
+    if has(spec, LinuxNamespaceType::Pid) { FirstProcess::Init } else { FirstProcess::Program }
+}
+
+fn has(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.is_some_and(|namespaces| namespaces.iter().any(|namespace| namespace.typ() == kind))
+}
+
+/// The bind mounts of a container on the host's root file system.
+pub(super) fn host_mounts(config: &ContainerConfig, tmp: PathBuf) -> Vec<BindMount> {
+    let mut mounts = vec![bind(tmp, "/tmp".into())];
+    // Hidden by the container's own /tmp.
+    if config.sandbox.starts_with("/tmp") {
+        mounts.push(bind(config.sandbox.clone(), config.sandbox.clone()));
+    }
+    mounts
+}
+
+/// The bind mounts of a container on an image.
+pub(super) fn image_binds(config: &ContainerConfig, sandbox_directory: &str) -> Vec<BindMount> {
+    let mut mounts = vec![bind(config.sandbox.clone(), sandbox_directory.into())];
+    for file in ["/etc/resolv.conf", "/etc/hosts", "/etc/hostname"] {
+        // With links followed: the file itself is what is mounted.
+        if let Ok(source) = Path::new(file).canonicalize()
+            && source.is_file()
+        {
+            mounts.push(BindMount { source, target: file.into(), recursive: false, read_only: true });
+        }
+    }
+    mounts
+}
+
+fn bind(source: PathBuf, target: PathBuf) -> BindMount {
+    BindMount { source, target, recursive: true, read_only: false }
+}
