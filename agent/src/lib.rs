@@ -15,13 +15,13 @@
 //!    again until the framework's acknowledgement has come back over the link. Then the store forgets the task.
 //!
 //! [`http`] answers readers from snapshots of the core and from the sandboxes. [`flags`], [`resources`] and [`identity`] say what
-//! the agent was told, what it has, and how it shows itself; [`agent`] puts all together: [`Agent::start`] for an agent with what
-//! `--isolation` names, [`Agent::builder`] for one with isolators of one's own.
+//! the agent was told, what it has, and how it shows itself; [`agent`] puts all together and is the way in: [`start`].
 //!
 //! An agent that is stopped, or killed at any instant, leaves its containers running. The next one with its work directory finds
 //! them by the store, takes them over and reports what ended meanwhile.
 
 mod agent;
+pub mod containerizer;
 mod core;
 pub mod flags;
 mod http;
@@ -32,5 +32,5 @@ mod sandbox;
 mod shell;
 mod store;
 
-pub use agent::{Running, StartError};
+pub use agent::{Running, StartError, start};
 pub use core::End;

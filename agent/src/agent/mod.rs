@@ -1,5 +1,6 @@
 //! Starting and stopping an agent: [`start`], [`Builder`] and [`Running`].
 
+mod native;
 #[cfg(test)]
 mod tests;
 
@@ -10,10 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tepui_api::v1::ContainerId;
+use tepui_shim::Zygote;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::containerizer::{self, NativeContainerizer};
 use crate::core::{Config, ContainerEvent, Core, End, Launch, StoredState};
 use crate::flags::Settings;
 use crate::http::{Context, Server};
@@ -73,6 +76,9 @@ pub enum StartError {
         /// The file with its state.
         state: PathBuf,
     },
+    /// `--docker_registry` is wrong.
+    #[error("--docker_registry: {0}")]
+    Registry(#[from] tepui_images::ReferenceError),
     /// Containers cannot be made on this machine, or those of an earlier run cannot be found again.
     #[error("{0}")]
     Containerizer(String),
@@ -133,6 +139,20 @@ impl Running {
         let _ = tokio::time::timeout(FAREWELL, self.link_closed.notified()).await;
         self.stop().await;
     }
+}
+
+/// Starts an agent. The zygote was forked before this process had a second thread.
+///
+/// # Errors
+/// When a setting is wrong, the address is in use, the state on disk cannot be read or belongs to another agent, or
+/// containers cannot be made on this machine.
+pub async fn start(mut settings: Settings, zygote: Zygote) -> Result<Running, StartError> {
+    settings.work_dir = make_work_dir(&settings.work_dir)?;
+    let native = native::settings(&settings)?;
+    let (containerizer, exits) = NativeContainerizer::new(native, zygote)
+        .map_err(|error| StartError::Containerizer(error.to_string()))?;
+    let ends = containerizer::forward(exits);
+    start_over(settings, Arc::new(containerizer), ends).await
 }
 
 /// Starts an agent over whatever makes containers.

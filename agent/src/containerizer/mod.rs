@@ -27,6 +27,7 @@ mod error;
 pub mod native;
 mod pulls;
 
+pub(crate) use adapter::forward;
 pub use config::ContainerConfig;
 pub use error::{DestroyError, PrepareError, RecoverError, SetupError, StartError, Unsupported};
 pub use native::{Exited, Found, NativeContainerizer, Settings};

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
-use tepui_api::units::Duration;
+use tepui_api::units::{Bytes, Duration};
 
 pub use absent::NOT_IMPLEMENTED;
 pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
@@ -127,11 +127,6 @@ pub struct Settings {
           help_heading = "Images")]
     pub docker_store_dir: PathBuf,
 
-    /// Where cgroups are mounted
-    #[arg(long = "cgroups_hierarchy", value_name = "DIR", default_value = "/sys/fs/cgroup",
-          help_heading = "Cgroups")]
-    pub cgroups_hierarchy: PathBuf,
-
     /// Name of the cgroup above those of the containers
     #[arg(long = "cgroups_root", value_name = "NAME", default_value = "mesos", help_heading = "Cgroups")]
     pub cgroups_root: String,
@@ -155,6 +150,20 @@ pub struct Settings {
     #[arg(long = "revocable_cpu_low_priority", value_name = "BOOL", default_value_t = true,
           action = ArgAction::Set, help_heading = "Cgroups")]
     pub revocable_cpu_low_priority: bool,
+
+    /// Give each container a PID namespace of its own even without namespaces/pid
+    #[arg(long = "disallow_sharing_agent_pid_namespace", value_name = "BOOL", default_value_t = false,
+          action = ArgAction::Set, help_heading = "Containers")]
+    pub disallow_sharing_agent_pid_namespace: bool,
+
+    /// Give each container an IPC namespace of its own even if it asks for the agent's
+    #[arg(long = "disallow_sharing_agent_ipc_namespace", value_name = "BOOL", default_value_t = false,
+          action = ArgAction::Set, help_heading = "Containers")]
+    pub disallow_sharing_agent_ipc_namespace: bool,
+
+    /// Size of /dev/shm in containers that name none; half of the memory by default
+    #[arg(long = "default_container_shm_size", value_name = "BYTES", help_heading = "Containers")]
+    pub default_container_shm_size: Option<Bytes>,
 
     /// Time between two looks at the size of a sandbox
     #[arg(long = "container_disk_watch_interval", value_name = "DURATION", default_value = "15secs",
@@ -215,12 +224,14 @@ impl Settings {
             ("attributes", self.attributes.clone()),
             ("cgroups_cpu_enable_pids_and_tids_count", text(&self.cgroups_cpu_enable_pids_and_tids_count)),
             ("cgroups_enable_cfs", text(&self.cgroups_enable_cfs)),
-            ("cgroups_hierarchy", path(&self.cgroups_hierarchy)),
             ("cgroups_limit_swap", text(&self.cgroups_limit_swap)),
             ("cgroups_root", text(&self.cgroups_root)),
             ("container_disk_watch_interval", text(&self.container_disk_watch_interval)),
             ("containerizers", text(&self.containerizers)),
+            ("default_container_shm_size", self.default_container_shm_size.map(|v| v.to_string())),
             ("default_role", text(&self.default_role)),
+            ("disallow_sharing_agent_ipc_namespace", text(&self.disallow_sharing_agent_ipc_namespace)),
+            ("disallow_sharing_agent_pid_namespace", text(&self.disallow_sharing_agent_pid_namespace)),
             ("disk_watch_interval", text(&self.disk_watch_interval)),
             ("docker_registry", text(&self.docker_registry)),
             ("docker_store_dir", path(&self.docker_store_dir)),
@@ -345,6 +356,7 @@ mod tests {
             "--advertise_ip=10.0.0.1",
             "--advertise_port=1",
             "--attributes=a:b",
+            "--default_container_shm_size=64MB",
             "--executor_environment_variables={\"A\":\"b\"}",
             "--hostname=h",
             "--resources=cpus:1",

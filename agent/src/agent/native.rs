@@ -1,0 +1,38 @@
+//! The flags that concern containers, in the containerizer's words.
+
+use tepui_images::{RegistryLocation, StoreOptions};
+
+use super::StartError;
+use crate::containerizer::native;
+use crate::flags::Settings;
+
+/// What the containerizer is told.
+///
+/// # Errors
+/// When `--docker_registry` is wrong.
+pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartError> {
+    let names = settings.isolation.split(',').map(str::trim).filter(|name| !name.is_empty());
+    Ok(native::Settings {
+        runtime_dir: settings.runtime_dir(),
+        work_dir: settings.work_dir.clone(),
+        isolation: names.map(str::to_owned).collect(),
+        isolators: tepui_isolators::Settings {
+            cgroups_root: settings.cgroups_root.clone().into(),
+            cgroups_enable_cfs: settings.cgroups_enable_cfs,
+            cgroups_limit_swap: settings.cgroups_limit_swap,
+            cgroups_cpu_enable_pids_and_tids_count: settings.cgroups_cpu_enable_pids_and_tids_count,
+            revocable_cpu_low_priority: settings.revocable_cpu_low_priority,
+            container_disk_watch_interval: settings.container_disk_watch_interval.0,
+            enforce_container_disk_quota: settings.enforce_container_disk_quota,
+            disallow_sharing_agent_pid_namespace: settings.disallow_sharing_agent_pid_namespace,
+            disallow_sharing_agent_ipc_namespace: settings.disallow_sharing_agent_ipc_namespace,
+            default_container_shm_size: settings.default_container_shm_size.map(|size| size.0),
+        },
+        image_store_dir: settings.docker_store_dir.clone(),
+        image_options: StoreOptions {
+            registry: RegistryLocation::parse(&settings.docker_registry)?,
+            ..StoreOptions::default()
+        },
+        sandbox_directory: settings.sandbox_directory.clone(),
+    })
+}

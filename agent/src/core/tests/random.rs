@@ -1,0 +1,350 @@
+//! Random lives under random faults, from a seed: links that break, agents that are killed between any two steps with the last
+//! writes lost, acknowledgements that come twice or late, containers that end whenever they like.
+//!
+//! What must hold at each step: no update is sent before it is on disk, nor after its acknowledgement is; a task is told of
+//! each state at most once; nothing runs that is not on record. And in the end, when the faults stop: each task that the
+//! framework launched has a terminal update that it acknowledged, and nothing is left on the agent or its disk.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::*;
+
+const SEEDS: u64 = 300;
+const STEPS: usize = 250;
+
+/// A container as it really is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Truth {
+    Prepared,
+    Running,
+    Exited(i32),
+}
+
+struct Fate {
+    rng: StdRng,
+    core: Core,
+    now: Now,
+    /// Given to the store, not yet on disk.
+    unstored: Vec<(Ticket, Vec<Write>)>,
+    disk: StoredState,
+    /// Commands under way.
+    commands: Vec<(ContainerId, ContainerCommand)>,
+    containers: HashMap<ContainerId, Truth>,
+    destroyed: HashSet<ContainerId>,
+    registered: bool,
+    /// Sent and not acknowledged, as far as the framework remembers.
+    inbox: Vec<TaskStatus>,
+    launched: BTreeSet<String>,
+    /// Tasks whose terminal update the framework acknowledged.
+    over: BTreeSet<String>,
+    /// The one update of each state of each task.
+    seen: BTreeMap<(String, i32), Vec<u8>>,
+    restarts: u64,
+}
+
+impl Fate {
+    fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let core = Core::new(test_config(), rng.random());
+        Self {
+            rng,
+            core,
+            now: Now { monotonic: SECOND, unix: 1000 * SECOND },
+            unstored: Vec::new(),
+            disk: StoredState::default(),
+            commands: Vec::new(),
+            containers: HashMap::new(),
+            destroyed: HashSet::new(),
+            registered: false,
+            inbox: Vec::new(),
+            launched: BTreeSet::new(),
+            over: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            restarts: 0,
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut out = Vec::new();
+        self.core.step(self.now, input, &mut out);
+        self.take(out);
+    }
+
+    fn frame(&mut self, body: Body) {
+        self.step(Input::Frame(Box::new(body)));
+    }
+
+    fn take(&mut self, out: Vec<Output>) {
+        for output in out {
+            match output {
+                Output::Store(ticket, writes) => self.unstored.push((ticket, writes)),
+                Output::Container(id, command) => self.commands.push((id, command)),
+                Output::Send(body) => match *body {
+                    agent_frame::Body::Register(register) => self.register(&register),
+                    agent_frame::Body::Update(update) => self.update(update.status),
+                    _ => {}
+                },
+                Output::Reconnect => self.registered = false,
+                Output::End(end) => panic!("nobody asked for an end: {end:?}"),
+            }
+        }
+    }
+
+    /// The coordinator takes the agent in, and names the tasks that it misses.
+    fn register(&mut self, register: &tepui_api::link::Register) {
+        let known: BTreeSet<&str> = register.tasks.iter().map(|task| task.task_id.as_str()).collect();
+        let missing = self.launched.iter().filter(|id| !self.over.contains(*id) && !known.contains(id.as_str()));
+        let unknown_tasks = missing
+            .map(|id| KnownTask { framework_id: "F".into(), task_id: id.as_str().into() })
+            .collect();
+        self.registered = true;
+        self.inbox.clear();
+        self.frame(Body::Registered(Registered {
+            agent_id: "A".into(),
+            ping_timeout_seconds: 1e6,
+            unknown_tasks,
+        }));
+    }
+
+    fn update(&mut self, status: TaskStatus) {
+        let task = status.task_id.value.clone();
+        let uuid = status.uuid.clone().unwrap();
+        assert!(self.on_disk(&task, &uuid), "sent before it was on disk, or after its acknowledgement was: {status:?}");
+        let first = self.seen.entry((task, status.state)).or_insert_with(|| uuid.clone());
+        assert_eq!(*first, uuid, "told twice of one state: {status:?}");
+        self.inbox.push(status);
+    }
+
+    /// Whether an update is stored and its acknowledgement is not.
+    fn on_disk(&self, task: &str, uuid: &[u8]) -> bool {
+        let is = |update: &StoredUpdate| update.status.uuid.as_deref() == Some(uuid) && !update.acknowledged;
+        let of_tasks = self.disk.tasks.iter().filter(|t| t.record.key.task.value == task).flat_map(|t| &t.updates);
+        let orphans = self.disk.orphans.iter().filter(|(key, _)| key.task.value == task).flat_map(|(_, u)| u);
+        of_tasks.chain(orphans).any(is)
+    }
+
+    /// The disk takes some of what it was given.
+    fn store(&mut self, groups: usize) {
+        let groups = groups.min(self.unstored.len());
+        let mut last = None;
+        for (ticket, writes) in self.unstored.drain(..groups) {
+            for write in writes {
+                apply(&mut self.disk, write);
+            }
+            last = Some(ticket);
+        }
+        if let Some(ticket) = last {
+            self.step(Input::Stored(ticket));
+        }
+    }
+
+    /// One command under way is carried out.
+    fn carry_out(&mut self, at: usize) {
+        let (id, command) = self.commands.remove(at);
+        if let Some(event) = self.effect(&id, &command) {
+            self.step(Input::Container(id, event));
+        }
+    }
+
+    fn effect(&mut self, id: &ContainerId, command: &ContainerCommand) -> Option<ContainerEvent> {
+        let failed =
+            || Some(ContainerEvent::Failed { reason: Reason::ContainerLaunchFailed, message: "no".into() });
+        match command {
+            ContainerCommand::Prepare(_) if self.destroyed.contains(id) || self.rng.random_ratio(1, 10) => failed(),
+            ContainerCommand::Prepare(_) => {
+                self.containers.insert(id.clone(), Truth::Prepared);
+                Some(ContainerEvent::Prepared { networks: vec![] })
+            }
+            ContainerCommand::Start if self.rng.random_ratio(1, 20) => failed(),
+            ContainerCommand::Start => {
+                assert!(
+                    self.disk.tasks.iter().any(|task| task.record.container == *id),
+                    "a container is started that is not on record"
+                );
+                let truth = self.containers.get_mut(id)?;
+                *truth = Truth::Running;
+                Some(ContainerEvent::Started { pid: 1 })
+            }
+            ContainerCommand::Signal(15) if self.rng.random_bool(0.5) => None,
+            ContainerCommand::Signal(number) => self.end(id, *number),
+            ContainerCommand::Destroy => {
+                self.containers.remove(id);
+                self.destroyed.insert(id.clone());
+                Some(ContainerEvent::Destroyed)
+            }
+        }
+    }
+
+    fn end(&mut self, id: &ContainerId, status: i32) -> Option<ContainerEvent> {
+        let truth = self.containers.get_mut(id).filter(|truth| **truth == Truth::Running)?;
+        *truth = Truth::Exited(status);
+        Some(ContainerEvent::Exited { status: Some(status), limitation: None })
+    }
+
+    /// The agent is killed: what was not on disk is lost, commands under way are done or not; another agent begins.
+    fn restart(&mut self) {
+        let some = self.rng.random_range(0..=self.unstored.len());
+        for (_, writes) in self.unstored.drain(..some) {
+            for write in writes {
+                apply(&mut self.disk, write);
+            }
+        }
+        self.unstored.clear();
+        for (id, command) in std::mem::take(&mut self.commands) {
+            let prepared = self.containers.get(&id) == Some(&Truth::Prepared);
+            if prepared && matches!(command, ContainerCommand::Start) && self.rng.random_bool(0.5) {
+                self.effect(&id, &command);
+            }
+        }
+        let mut found = HashMap::new();
+        let known: HashSet<ContainerId> = self.disk.launches().map(|(id, _)| id).collect();
+        self.containers.retain(|id, _| known.contains(id));
+        for (id, truth) in &self.containers {
+            let state = match truth {
+                Truth::Prepared => Found::Nothing,
+                Truth::Running => Found::Running { pid: 1, networks: vec![] },
+                Truth::Exited(status) => Found::Exited { status: Some(*status), limitation: None },
+            };
+            found.insert(id.clone(), state);
+        }
+        self.restarts += 1;
+        self.registered = false;
+        self.inbox.clear();
+        self.core = Core::new(test_config(), self.rng.random());
+        let mut out = Vec::new();
+        self.core.recover(self.now, self.disk.clone(), &found, &mut out);
+        self.take(out);
+    }
+
+    fn acknowledge(&mut self, at: usize, keep: bool) {
+        let status = if keep { self.inbox[at].clone() } else { self.inbox.remove(at) };
+        if is_terminal(status.state()) {
+            self.over.insert(status.task_id.value.clone());
+        }
+        self.frame(Body::Acknowledge(Acknowledge {
+            framework_id: "F".into(),
+            task_id: status.task_id,
+            uuid: status.uuid.unwrap(),
+        }));
+    }
+
+    fn something_happens(&mut self) {
+        match self.rng.random_range(0..100) {
+            0..15 if self.registered => {
+                let id = format!("t{}", self.launched.len());
+                self.launched.insert(id.clone());
+                let capabilities = &[capability::Type::TaskKillingState];
+                self.frame(Body::RunTask(RunTask { framework: framework(capabilities), task: task(&id) }));
+            }
+            15..22 if self.registered => {
+                let alive: Vec<String> = self.launched.difference(&self.over).cloned().collect();
+                if !alive.is_empty() {
+                    let task_id = alive[self.rng.random_range(0..alive.len())].as_str();
+                    // Only of tasks that are here: another's would be answered as unknown.
+                    if self.core.frameworks.task(&TaskKey::new("F", task_id)).is_some() {
+                        self.frame(Body::KillTask(KillTask {
+                            framework_id: "F".into(),
+                            task_id: task_id.into(),
+                            kill_policy: None,
+                        }));
+                    }
+                }
+            }
+            22..45 if !self.commands.is_empty() => {
+                let at = self.rng.random_range(0..self.commands.len());
+                self.carry_out(at);
+            }
+            45..65 if !self.unstored.is_empty() => {
+                let groups = self.rng.random_range(1..=self.unstored.len());
+                self.store(groups);
+            }
+            65..80 if self.registered && !self.inbox.is_empty() => {
+                let (at, twice) = (self.rng.random_range(0..self.inbox.len()), self.rng.random_bool(0.2));
+                self.acknowledge(at, twice);
+            }
+            80..86 => {
+                let running: Vec<ContainerId> = self.containers.keys().cloned().collect();
+                for id in running {
+                    if self.rng.random_ratio(1, 3)
+                        && let Some(event) = self.end(&id, 0)
+                    {
+                        self.step(Input::Container(id, event));
+                    }
+                }
+            }
+            86..92 => {
+                let seconds = self.rng.random_range(0..20);
+                self.now.monotonic += seconds * SECOND;
+                self.step(Input::Tick);
+            }
+            92..94 if self.registered => {
+                self.registered = false;
+                self.inbox.clear();
+                self.step(Input::LinkClosed);
+            }
+            94..98 if !self.registered => self.step(Input::LinkOpened),
+            98..100 => self.restart(),
+            _ => {}
+        }
+    }
+
+    /// No more faults: all that was begun comes to its end.
+    fn settle(&mut self) {
+        for _ in 0..2000 {
+            if !self.registered {
+                self.step(Input::LinkOpened);
+            }
+            self.store(usize::MAX);
+            while !self.commands.is_empty() {
+                self.carry_out(0);
+                self.store(usize::MAX);
+            }
+            let all: Vec<ContainerId> = self.containers.keys().cloned().collect();
+            for id in all {
+                if let Some(event) = self.end(&id, 0) {
+                    self.step(Input::Container(id, event));
+                }
+            }
+            while !self.inbox.is_empty() {
+                self.acknowledge(0, false);
+                self.store(usize::MAX);
+            }
+            self.now.monotonic += 30 * SECOND;
+            self.step(Input::Tick);
+            if self.over == self.launched && self.unstored.is_empty() && self.commands.is_empty() {
+                return;
+            }
+        }
+        let left: Vec<_> = self.launched.difference(&self.over).collect();
+        panic!("tasks without an end: {left:?}");
+    }
+}
+
+#[test]
+fn every_task_ends_acknowledged_whatever_happens() {
+    let mut restarts = 0;
+    for seed in 0..SEEDS {
+        let mut fate = Fate::new(seed);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            fate.step(Input::LinkOpened);
+            for _ in 0..STEPS {
+                fate.something_happens();
+            }
+            fate.settle();
+        }));
+        if let Err(panic) = outcome {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+        restarts += fate.restarts;
+        assert_eq!(fate.containers, HashMap::new(), "seed {seed}: containers are left");
+        let state = StoredState { agent: fate.disk.agent.clone(), ..StoredState::default() };
+        assert_eq!(fate.disk, state, "seed {seed}: something is left on disk");
+        assert!(fate.core.snapshot().frameworks.active.is_empty(), "seed {seed}");
+        assert!(fate.core.containers.is_empty() && fate.core.waiting.is_empty(), "seed {seed}");
+    }
+    assert!(restarts > SEEDS, "too few restarts to prove anything: {restarts}");
+}

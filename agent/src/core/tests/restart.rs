@@ -1,0 +1,125 @@
+//! What a new process makes of the records of the last one.
+
+use super::*;
+use TaskState::{TaskFailed, TaskFinished, TaskKilled, TaskRunning, TaskStarting};
+
+#[test]
+fn after_a_restart_running_tasks_go_on_and_their_ends_are_reported() {
+    let mut w = World::new();
+    let container = w.running(framework(&[]), task("t"));
+    let mut w = w.restart(&[(&container, Found::Running { pid: 42, networks: vec![] })]);
+    w.register();
+    assert_eq!(w.states(), [], "nothing is repeated after its acknowledgement");
+    w.exited(&container, 0);
+    w.container(&container, ContainerEvent::Destroyed);
+    w.stored();
+    assert_eq!(w.states(), [TaskFinished]);
+    assert_eq!(w.updates[0].container_status.as_ref().unwrap().executor_pid, Some(42));
+}
+
+#[test]
+fn after_a_restart_ends_that_nobody_saw_are_reported() {
+    let mut w = World::new();
+    let container = w.running(framework(&[]), task("t"));
+    let found = Found::Exited { status: Some(7 << 8), limitation: None };
+    let mut w = w.restart(&[(&container, found)]);
+    assert_eq!(w.destroys(), 1);
+    w.container(&container, ContainerEvent::Destroyed);
+    w.register();
+    assert_eq!(w.states(), [TaskFailed]);
+    assert!(w.updates[0].message.as_deref().unwrap().contains("status 7"));
+}
+
+#[test]
+fn after_a_restart_a_container_that_is_gone_fails_its_task() {
+    let mut w = World::new();
+    let container = w.running(framework(&[]), task("t"));
+    let mut w = w.restart(&[]);
+    w.container(&container, ContainerEvent::Destroyed);
+    w.register();
+    assert_eq!(w.states(), [TaskFailed]);
+    assert_eq!((w.updates[0].reason(), w.updates[0].source()), (Reason::ExecutorTerminated, Source::Agent));
+}
+
+#[test]
+fn a_restart_between_start_and_its_record_makes_up_the_updates() {
+    let mut w = World::new();
+    let container = w.run("t");
+    w.stored();
+    w.container(&container, ContainerEvent::Prepared { networks: vec![] });
+    // TASK_STARTING was not stored, but the container runs.
+    let mut w = w.restart(&[(&container, Found::Running { pid: 5, networks: vec![] })]);
+    w.register();
+    w.acknowledge();
+    assert_eq!(w.states(), [TaskStarting, TaskRunning]);
+}
+
+#[test]
+fn a_terminal_update_survives_a_restart_and_waits_for_the_remains() {
+    let mut w = World::new();
+    let container = w.running(framework(&[]), task("t"));
+    w.exited(&container, 0);
+    w.stored();
+    let uuid = {
+        let state = w.stored_state();
+        state.tasks[0].updates.last().unwrap().status.uuid.clone()
+    };
+    let mut w = w.restart(&[]);
+    w.register();
+    assert_eq!((w.states(), w.destroys()), (vec![], 1));
+    w.container(&container, ContainerEvent::Destroyed);
+    assert_eq!(w.states(), [TaskFinished]);
+    assert_eq!(w.updates[0].uuid, uuid);
+    w.acknowledge();
+    w.stored();
+    assert_eq!(w.stored_state().tasks, []);
+}
+
+#[test]
+fn a_kill_goes_on_after_a_restart() {
+    let mut w = World::new();
+    let container = w.running(framework(&[capability::Type::TaskKillingState]), task("t"));
+    w.kill("t");
+    w.stored();
+    w.acknowledge();
+    w.stored();
+    let mut w = w.restart(&[(&container, Found::Running { pid: 42, networks: vec![] })]);
+    assert_eq!(w.signals(), [15]);
+    w.wait(3 * SECOND);
+    assert_eq!(w.signals(), [15, 9]);
+    w.exited(&container, 9);
+    w.container(&container, ContainerEvent::Destroyed);
+    w.stored();
+    w.register();
+    assert_eq!(w.states(), [TaskKilled], "TASK_KILLING is not repeated");
+}
+
+#[test]
+fn the_maximum_completion_time_counts_through_a_restart() {
+    let mut w = World::new();
+    let limit = Some(DurationInfo { nanoseconds: 10_000_000_000 });
+    let container = w.running(framework(&[]), TaskInfo { max_completion_time: limit, ..task("t") });
+    w.now.unix += 8 * SECOND;
+    w.now.monotonic = SECOND;
+    let mut w = w.restart(&[(&container, Found::Running { pid: 42, networks: vec![] })]);
+    w.wait(SECOND);
+    assert!(w.signals().is_empty());
+    w.wait(SECOND);
+    assert_eq!(w.signals(), [15, 9]);
+}
+
+#[test]
+fn a_framework_that_was_being_shut_down_is_ended_after_a_restart() {
+    let mut w = World::new();
+    let container = w.running(framework(&[]), task("t"));
+    w.frame(Body::ShutdownFramework("F".into()));
+    w.stored();
+    let mut w = w.restart(&[(&container, Found::Running { pid: 42, networks: vec![] })]);
+    assert_eq!(w.destroys(), 1);
+    w.container(&container, ContainerEvent::Destroyed);
+    w.stored();
+    w.register();
+    assert_eq!(w.states(), []);
+    assert_eq!(w.stored_state().tasks, []);
+    assert_eq!(w.stored_state().frameworks, []);
+}
