@@ -25,11 +25,14 @@ MASTER_CALLS = [
     "GET_AGENTS", "GET_EXECUTORS", "GET_FLAGS", "GET_FRAMEWORKS", "GET_HEALTH", "GET_LOGGING_LEVEL", "GET_MASTER", "GET_ROLES",
     "GET_STATE", "GET_TASKS", "GET_VERSION", "GET_WEIGHTS",
 ]  # fmt: skip
-AGENT_CALLS = ["GET_CONTAINERS", "GET_HEALTH", "GET_STATE", "GET_TASKS"]
+AGENT_CALLS = [
+    "GET_AGENT", "GET_CONTAINERS", "GET_EXECUTORS", "GET_FLAGS", "GET_FRAMEWORKS", "GET_HEALTH", "GET_LOGGING_LEVEL",
+    "GET_OPERATIONS", "GET_RESOURCE_PROVIDERS", "GET_STATE", "GET_TASKS", "GET_VERSION",
+]  # fmt: skip
 ENDPOINTS = [
     "master /", "master /api/v1", "master /flags", "master /frameworks", "master /master/state", "master /redirect", "master /roles",
     "master /slaves", "master /state", "master /state-summary", "master /system/stats.json", "master /tasks", "master /version",
-    "master /weights", "agent /health", "agent /state", "agent /slave(1)/state", "agent /version",
+    "master /weights", "agent /containers", "agent /flags", "agent /health", "agent /monitor/statistics", "agent /state", "agent /slave(1)/state", "agent /version",
 ]  # fmt: skip
 
 

@@ -174,6 +174,39 @@ def test_the_grace_period(framework, where):
     assert 1.3 < time.monotonic() - asked < 6
 
 
+def test_a_task_that_takes_too_long(framework):
+    task_id = framework.run_task("sleep 1000", max_completion_time={"nanoseconds": 500_000_000}, wait_until=())
+    status = framework.wait_terminal(task_id)
+    assert (status["state"], status["reason"]) == ("TASK_FAILED", "REASON_MAX_COMPLETION_TIME_REACHED"), status
+
+
+def test_hostname_of_the_container(shared_cluster, framework):
+    container = {"type": "MESOS", "hostname": "box-7"}
+    assert run_and_read(shared_cluster, framework, "hostname", container=container) == "box-7\n"
+    assert os.uname().nodename != "box-7"
+
+
+UNSUPPORTED = {
+    "docker": {"container": {"type": "DOCKER", "docker": {"image": "busybox"}}},
+    "volume": {"container": {"type": "MESOS", "volumes": [{"mode": "RW", "container_path": "data", "host_path": "/srv"}]}},
+    "uri": {"command": {"shell": True, "value": "true", "uris": [{"value": "http://127.0.0.1:1/x"}]}},
+    "health": {"health_check": {"type": "COMMAND", "command": {"shell": True, "value": "true"}}},
+    "rlimit": {"container": {"type": "MESOS", "rlimit_info": {"rlimits": [{"type": "RLMT_NOFILE", "soft": 9, "hard": 9}]}}},
+    "capabilit": {"container": {"type": "MESOS", "linux_info": {"effective_capabilities": {"capabilities": ["NET_RAW"]}}}},
+}
+
+
+@pytest.mark.parametrize("what", UNSUPPORTED)
+def test_what_is_not_implemented_is_said_and_never_run_without(shared_cluster, framework, what):
+    marker = f"/tmp/{shared_cluster.mark}-ran-{what}"
+    more = dict(UNSUPPORTED[what])
+    task_id = framework.run_task(more.pop("command", f"touch {marker}"), wait_until=(), **more)
+    status = framework.wait_terminal(task_id)
+    assert status["state"] in ("TASK_FAILED", "TASK_ERROR"), status
+    assert what in status["message"].lower() and "not implemented" in status["message"], status
+    assert "TASK_RUNNING" not in framework.states(task_id)
+
+
 def test_killing_is_told_to_those_who_can_hear_it(shared_cluster):
     framework = Framework(shared_cluster.master, capabilities=("MULTI_ROLE", "TASK_KILLING_STATE"))
     framework.subscribe()

@@ -57,6 +57,18 @@ def test_cgroup_values_are_what_the_resources_say(cluster, framework, cpus, mem)
         assert int(read(cgroups["memory"], "memory.soft_limit_in_bytes")) == mem << 20
 
 
+@pytest.mark.skipif(V2, reason="the figures are those of cgroup v1; v2 has them in other files")
+def test_limits_above_the_requests(cluster, framework):
+    """TaskInfo.limits: what is used for scheduling stays the request, what bites is the limit."""
+    limits = {"cpus": {"value": 1.5}, "mem": {"value": 128.0}}
+    task_id = framework.run_task("sleep 1000", cpus=0.5, mem=64, limits=limits)
+    cgroups = task_cgroups(cluster, container_of(framework, task_id))
+    assert int(read(cgroups["cpu"], "cpu.shares")) == 512
+    assert int(read(cgroups["cpu"], "cpu.cfs_quota_us")) == 150_000
+    assert int(read(cgroups["memory"], "memory.soft_limit_in_bytes")) == 64 << 20
+    assert int(read(cgroups["memory"], "memory.limit_in_bytes")) == 128 << 20
+
+
 def test_every_process_of_the_task_is_in_its_cgroup(cluster, framework):
     task_id = framework.run_task("setsid sleep 998 & setsid sleep 998 & sleep 998")
     cgroups = task_cgroups(cluster, container_of(framework, task_id))
