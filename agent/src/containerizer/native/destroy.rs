@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tepui_api::v1::ContainerId;
 use tepui_shim::{Liveness, SignalScope, holders};
+use tokio::sync::watch;
 
 use super::{Container, Inner, Life, NativeContainerizer};
 use crate::containerizer::error::{DestroyError, Leftover};
@@ -66,28 +67,34 @@ impl Inner {
 /// Ends a container's processes and waits until its shim is gone. Tells whether that came about.
 async fn end_processes(container: &Container) -> bool {
     let mut life = container.life.subscribe();
-    if *life.borrow_and_update() == Life::Unborn {
+    let begun = matches!(*life.borrow_and_update(), Life::Shimmed { .. });
+    if !begun {
         container.life.send_replace(Life::Over);
         return true;
     }
-    if *life.borrow() == Life::Over {
-        return true;
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        // Refused before the program was started; one that is doomed will not be, or is asked again.
+        let killed = tokio::time::timeout(PATIENCE, container.signal(libc::SIGKILL, SignalScope::All)).await;
+        let patience = if matches!(killed, Ok(Ok(()))) { PATIENCE } else { PAUSE };
+        if is_over(&mut life, patience).await {
+            return true;
+        }
     }
-    // Refused while it is only created; then the shim goes when it is let go of.
-    let killed = tokio::time::timeout(PATIENCE, container.signal(libc::SIGKILL, SignalScope::All)).await;
-    let mut over = match killed {
-        Ok(Ok(())) => is_over(&mut life).await,
-        _ => *life.borrow() == Life::Over,
-    };
-    if !over {
-        end_leftovers(&container.dirs.runtime).await;
-        over = is_over(&mut life).await;
-    }
-    over
+    end_leftovers(&container.dirs.runtime).await;
+    is_over(&mut life, PATIENCE).await
 }
 
-async fn is_over(life: &mut tokio::sync::watch::Receiver<Life>) -> bool {
-    matches!(tokio::time::timeout(PATIENCE, life.wait_for(|life| *life == Life::Over)).await, Ok(Ok(_)))
+async fn is_over(life: &mut watch::Receiver<Life>, patience: Duration) -> bool {
+    matches!(tokio::time::timeout(patience, life.wait_for(|life| *life == Life::Over)).await, Ok(Ok(_)))
+}
+
+/// Waits until a process that is being killed has ended.
+pub(super) async fn process_end(pid: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    while Path::new(&format!("/proc/{pid}")).exists() && Instant::now() < deadline {
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Kills whoever still holds a container's lock: its shim, or a first process that lost its shim before it could ask to die with it.

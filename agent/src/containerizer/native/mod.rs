@@ -100,8 +100,10 @@ struct Container {
 /// Where a container's processes are in their life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
-    /// There are none yet.
+    /// There are none, and the container cannot be started yet.
     Unborn,
+    /// There are none, and everything is there to make them.
+    Prepared,
     /// A shim makes them, or has.
     Shimmed {
         /// The first one.
@@ -184,7 +186,7 @@ impl NativeContainerizer {
         let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
         let pid = match *container.life.borrow() {
             Life::Shimmed { pid } => pid,
-            Life::Unborn | Life::Over => None,
+            Life::Unborn | Life::Prepared | Life::Over => None,
         };
         let mut status = ContainerStatus {
             container_id: Some(id.clone()),

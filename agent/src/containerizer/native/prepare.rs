@@ -10,7 +10,7 @@ use tepui_shim::{BindMount, ExecPlan, LaunchPlan, RootFs, files};
 
 use super::image::Provisioned;
 use super::spec::{self, Process};
-use super::{Container, Inner, NativeContainerizer, command, user};
+use super::{Container, Inner, Life, NativeContainerizer, command, user};
 use crate::containerizer::config::ContainerConfig;
 use crate::containerizer::error::PrepareError;
 
@@ -59,7 +59,9 @@ impl Inner {
             sandbox_directory: self.settings.sandbox_directory.clone(),
         };
         let written = tokio::task::spawn_blocking(move || plan.write());
-        written.await.map_err(|error| PrepareError::Spec(error.to_string()))?
+        written.await.map_err(|error| PrepareError::Spec(error.to_string()))??;
+        container.life.send_replace(Life::Prepared);
+        Ok(())
     }
 
     /// What the isolators add.

@@ -143,6 +143,11 @@ impl Watch {
     }
 
     async fn created(&mut self, pid: i32, connection: &Connection) {
+        if *self.container.doomed.borrow() {
+            self.tell(Err(StartError::Cancelled));
+            connection.requests.close().await;
+            return;
+        }
         if let Err(error) = self.isolate(pid.unsigned_abs()).await {
             self.tell(Err(error));
             // The shim ends the container when its last peer is gone.
@@ -205,6 +210,10 @@ impl Watch {
         if record.is_none() {
             tracing::warn!(container = %self.container.id(), "a shim died, and its container with it");
             destroy::end_leftovers(&dirs.runtime).await;
+            let life = *self.container.life.borrow();
+            if let Life::Shimmed { pid: Some(pid) } = life {
+                destroy::process_end(pid).await;
+            }
         }
         self.ended(record).await;
     }

@@ -5,8 +5,8 @@
 //! | `/` | the host's, with all its mounts | overlay of the image's layers |
 //! | `/tmp` | its own, removed with it | the image's |
 //! | sandbox | at the host's path | at `--sandbox_directory` |
-//! | `/proc` | its own | its own |
-//! | `/sys` | the host's | read-only |
+//! | `/proc` | its own | its own; what concerns the machine is hidden or read-only |
+//! | `/sys` | the host's | read-only, without cgroups |
 //! | `/dev` | the host's | null, zero, full, random, urandom, tty; terminals and shared memory of its own |
 //! | `/etc/resolv.conf`, `hosts`, `hostname` | the host's | the host's, read-only |
 //!
@@ -25,6 +25,24 @@ use tepui_shim::{BindMount, FirstProcess, LIBCONTAINER_PATH, files};
 use super::user::User;
 use crate::containerizer::config::ContainerConfig;
 
+/// What a container with an image cannot see, as in Mesos (`ROOTFS_MASKED_PATHS`).
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+];
+
+/// What it cannot write to, as in Mesos (`ROOTFS_CONTAINER_MOUNTS`).
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 /// What every container begins with.
 pub(super) fn base(config: &ContainerConfig) -> Result<Spec, OciSpecError> {
     let namespaces = [
@@ -35,7 +53,12 @@ pub(super) fn base(config: &ContainerConfig) -> Result<Spec, OciSpecError> {
     ]
     .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build());
     let namespaces = namespaces.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let linux = LinuxBuilder::default().namespaces(namespaces).cgroups_path(LIBCONTAINER_PATH).build()?;
+    let mut linux = LinuxBuilder::default().namespaces(namespaces).cgroups_path(LIBCONTAINER_PATH).build()?;
+    // The builder's defaults hide parts of /proc for everybody.
+    let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+    linux.set_resources(None);
+    linux.set_masked_paths(config.image().map(|_| paths(&MASKED)));
+    linux.set_readonly_paths(config.image().map(|_| paths(&READ_ONLY)));
     let mut mounts = vec![mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?];
     if config.image().is_some() {
         mounts.extend(image_mounts()?);
@@ -46,6 +69,8 @@ pub(super) fn base(config: &ContainerConfig) -> Result<Spec, OciSpecError> {
         .mounts(mounts)
         .linux(linux)
         .build()?;
+    // The builder's default has a process, with few capabilities and few open files.
+    spec.set_process(None);
     let hostname = config.container.as_ref().and_then(|container| container.hostname.clone());
     spec.set_hostname(hostname.filter(|name| !name.is_empty()));
     Ok(spec)

@@ -27,7 +27,7 @@ impl NativeContainerizer {
         if *container.doomed.borrow() {
             return Err(StartError::Cancelled);
         }
-        if *container.life.borrow() != Life::Unborn {
+        if *container.life.borrow() != Life::Prepared {
             return Err(unknown());
         }
         self.inner.start(&container).await
