@@ -76,8 +76,9 @@ pub fn changed(before: &AgentInfo, now: &AgentInfo) -> Option<String> {
 pub fn version() -> VersionInfo {
     VersionInfo {
         version: API_VERSION.to_owned(),
-        build_user: Some("tepui".to_owned()),
-        git_tag: Some(format!("tepui-{}", env!("CARGO_PKG_VERSION"))),
+        build_date: Some(env!("TEPUI_BUILD_DATE").to_owned()),
+        build_time: env!("TEPUI_BUILD_TIME").parse().ok(),
+        build_user: Some(env!("TEPUI_BUILD_USER").to_owned()),
         ..VersionInfo::default()
     }
 }

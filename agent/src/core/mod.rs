@@ -48,8 +48,8 @@ pub use input::{
 };
 pub use recovery::{Found, StoredState, StoredTask, StoredUpdate};
 pub use registration::capabilities;
-pub use status::{is_terminal, wait_words};
-pub use task::{CompletedTask, Kill, KillCause, KillOrder, Life, Task, TaskKey};
+pub use status::is_terminal;
+pub use task::{CompletedTask, KillCause, KillOrder, Life, Task, TaskKey};
 
 #[cfg(test)]
 pub(crate) use tests::test_config;

@@ -2,6 +2,8 @@
 
 use http::{Request, StatusCode};
 use http_body::Body as HttpBody;
+use serde_json::Value as Json;
+use tepui_api::MediaType;
 use tepui_api::http::{Refusal, accept, content_type, message, read_body};
 use tepui_api::v1::agent::response::{self, Type as Answered};
 use tepui_api::v1::agent::{Call, Response, call::Type};
@@ -24,7 +26,35 @@ where
     let call: Call =
         tepui_api::decode(media, &body).map_err(|error| Refusal::bad_request(error.to_string()))?;
     let response = respond(context, call).await?;
-    Ok(message(answered_as, &response))
+    Ok(match answered_as {
+        MediaType::Json => tepui_api::http::json(as_json(&response)),
+        MediaType::Protobuf => message(answered_as, &response),
+    })
+}
+
+/// The lists that Mesos shows even when there is nothing in them.
+const LISTS: [(&str, &[&str]); 3] = [
+    ("get_tasks", &["pending_tasks", "queued_tasks", "launched_tasks", "terminated_tasks", "completed_tasks"]),
+    ("get_executors", &["executors", "completed_executors"]),
+    ("get_frameworks", &["frameworks", "completed_frameworks"]),
+];
+
+fn as_json(response: &Response) -> String {
+    let mut json = serde_json::to_value(response).unwrap_or_default();
+    show_empty_lists(&mut json);
+    if let Some(state) = json.get_mut("get_state") {
+        show_empty_lists(state);
+    }
+    json.to_string()
+}
+
+fn show_empty_lists(json: &mut Json) {
+    for (message, lists) in LISTS {
+        let Some(Json::Object(message)) = json.get_mut(message) else { continue };
+        for list in lists {
+            message.entry(*list).or_insert_with(|| Json::Array(Vec::new()));
+        }
+    }
 }
 
 async fn respond(context: &Context, call: Call) -> Result<Response, Refusal> {

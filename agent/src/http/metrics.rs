@@ -8,6 +8,7 @@ use tepui_api::v1::TaskState;
 
 use super::Context;
 use crate::core::{Life, Snapshot};
+use crate::sandbox::gc;
 
 /// All metrics as they are now.
 #[expect(clippy::cast_precision_loss, reason = "metrics are doubles in Mesos' API")]
@@ -49,6 +50,11 @@ pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String
     put("slave/invalid_framework_messages", 0.0);
     put("containerizer/mesos/container_destroy_errors", counters.destroy_errors as f64);
 
+    if let Ok(in_use) = gc::disk_in_use(&context.settings.work_dir) {
+        let (delay, headroom) = (context.settings.gc_delay.0, context.settings.gc_disk_headroom.0);
+        let age = gc::max_age(delay, headroom, in_use).as_secs_f64();
+        put("slave/executor_directory_max_allowed_age_secs", age);
+    }
     resources(snapshot, &mut put);
     system(&mut put);
     all

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use http_body_util::BodyExt as _;
 use serde_json::Value as Json;
 use tepui_api::client::ClientError;
 use tepui_api::v1::agent::{Call, Response, call};
@@ -33,6 +34,23 @@ async fn get(world: &World, path: &str) -> Json {
     json(&world.client().get(path).await.unwrap())
 }
 
+/// The JSON of a call's answer as it is on the wire.
+async fn http_json(world: &World, kind: &str) -> Json {
+    let text = format!(r#"{{"type":"{kind}"}}"#);
+    let request = http::Request::post("/api/v1")
+        .header("host", "agent")
+        .header("content-type", "application/json")
+        .body(http_body_util::Full::new(bytes::Bytes::from(text)))
+        .unwrap();
+    let address = world.agent.as_ref().unwrap().address();
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(socket)).await.unwrap();
+    tokio::spawn(connection);
+    let answer = sender.send_request(request).await.unwrap();
+    json(&answer.into_body().collect().await.unwrap().to_bytes())
+}
+
 fn status(error: &ClientError) -> u16 {
     match error {
         ClientError::Status { status, .. } => status.as_u16(),
@@ -57,6 +75,9 @@ async fn the_state_is_told_in_calls() {
     assert_eq!((executors.executors.len(), executors.completed_executors.len()), (1, 1));
     assert!(executors.executors[0].executor_info.name().starts_with("Command Executor (Task: on)"));
     assert_eq!(state.get_frameworks.unwrap().frameworks.len(), 1);
+
+    let raw = http_json(&world, "GET_TASKS").await;
+    assert_eq!(raw["get_tasks"]["pending_tasks"], Json::Array(vec![]), "empty lists are shown");
 
     let containers = ask(&world, &call(call::Type::GetContainers)).await.get_containers.unwrap().containers;
     assert_eq!(containers[0].executor_id, Some("on".into()));

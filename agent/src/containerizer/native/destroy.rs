@@ -89,10 +89,15 @@ async fn is_over(life: &mut watch::Receiver<Life>, patience: Duration) -> bool {
     matches!(tokio::time::timeout(patience, life.wait_for(|life| *life == Life::Over)).await, Ok(Ok(_)))
 }
 
-/// Waits until a process that is being killed has ended.
+/// Waits until a process that is being killed has ended, though perhaps its new parent has not waited for it yet.
 pub(super) async fn process_end(pid: u32) {
     let deadline = Instant::now() + PATIENCE;
-    while Path::new(&format!("/proc/{pid}")).exists() && Instant::now() < deadline {
+    let lives = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name may have anything in it, but what follows begins with the state.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    };
+    while lives() && Instant::now() < deadline {
         tokio::time::sleep(PAUSE).await;
     }
 }
