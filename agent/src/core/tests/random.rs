@@ -42,6 +42,9 @@ struct Fate {
     over: BTreeSet<String>,
     /// The one update of each state of each task.
     seen: BTreeMap<(String, i32), Vec<u8>>,
+    /// Acknowledged, and the disk had nothing left to write after that.
+    settled: HashSet<Vec<u8>>,
+    acknowledged: HashSet<Vec<u8>>,
     restarts: u64,
 }
 
@@ -63,6 +66,8 @@ impl Fate {
             launched: BTreeSet::new(),
             over: BTreeSet::new(),
             seen: BTreeMap::new(),
+            settled: HashSet::new(),
+            acknowledged: HashSet::new(),
             restarts: 0,
         }
     }
@@ -113,6 +118,7 @@ impl Fate {
         let task = status.task_id.value.clone();
         let uuid = status.uuid.clone().unwrap();
         assert!(self.on_disk(&task, &uuid), "sent before it was on disk, or after its acknowledgement was: {status:?}");
+        assert!(!self.settled.contains(&uuid), "repeated after its acknowledgement: {status:?}");
         let first = self.seen.entry((task, status.state)).or_insert_with(|| uuid.clone());
         assert_eq!(*first, uuid, "told twice of one state: {status:?}");
         self.inbox.push(status);
@@ -135,6 +141,9 @@ impl Fate {
                 apply(&mut self.disk, write);
             }
             last = Some(ticket);
+        }
+        if self.unstored.is_empty() {
+            self.settled.extend(self.acknowledged.drain());
         }
         if let Some(ticket) = last {
             self.step(Input::Stored(ticket));
@@ -193,6 +202,7 @@ impl Fate {
             }
         }
         self.unstored.clear();
+        self.acknowledged.clear();
         for (id, command) in std::mem::take(&mut self.commands) {
             let prepared = self.containers.get(&id) == Some(&Truth::Prepared);
             if prepared && matches!(command, ContainerCommand::Start) && self.rng.random_bool(0.5) {
@@ -224,11 +234,13 @@ impl Fate {
         if is_terminal(status.state()) {
             self.over.insert(status.task_id.value.clone());
         }
+        let uuid = status.uuid.unwrap();
         self.frame(Body::Acknowledge(Acknowledge {
             framework_id: "F".into(),
             task_id: status.task_id,
-            uuid: status.uuid.unwrap(),
+            uuid: uuid.clone(),
         }));
+        self.acknowledged.insert(uuid);
     }
 
     fn something_happens(&mut self) {
