@@ -140,8 +140,15 @@ impl Framework {
                             entry.finished = since;
                             ended += 1;
                         }
-                        v1::TaskState::TaskStaging | v1::TaskState::TaskStarting | v1::TaskState::TaskFinished => {}
-                        other => bail!("task {} became {}: {}", status.task_id, other.as_str_name(), status.message()),
+                        v1::TaskState::TaskStaging
+                        | v1::TaskState::TaskStarting
+                        | v1::TaskState::TaskFinished => {}
+                        other => bail!(
+                            "task {} became {}: {}",
+                            status.task_id,
+                            other.as_str_name(),
+                            status.message()
+                        ),
                     }
                     self.acknowledge(status).await?;
                 }
@@ -160,7 +167,13 @@ impl Framework {
     /// Launches up to `room` tasks on the offer; their ids.
     async fn answer(&mut self, offer: v1::Offer, room: usize) -> anyhow::Result<Vec<String>> {
         let total = |name: &str| -> f64 {
-            offer.resources.iter().filter(|r| r.name == name).filter_map(|r| r.scalar.as_ref()).map(|s| s.value).sum()
+            offer
+                .resources
+                .iter()
+                .filter(|r| r.name == name)
+                .filter_map(|r| r.scalar.as_ref())
+                .map(|s| s.value)
+                .sum()
         };
         let mut fits = 0;
         let (mut cpus, mut mem) = (total("cpus"), total("mem"));
@@ -182,7 +195,8 @@ impl Framework {
             launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
             ..Default::default()
         };
-        call.accept = Some(scheduler::call::Accept { offer_ids: vec![offer.id], operations: vec![launch], filters });
+        call.accept =
+            Some(scheduler::call::Accept { offer_ids: vec![offer.id], operations: vec![launch], filters });
         self.send(call).await?;
         Ok(ids)
     }
@@ -224,7 +238,11 @@ impl Framework {
     }
 
     fn call(&self, kind: scheduler::call::Type) -> scheduler::Call {
-        scheduler::Call { r#type: Some(kind as i32), framework_id: Some(self.id.clone()), ..Default::default() }
+        scheduler::Call {
+            r#type: Some(kind as i32),
+            framework_id: Some(self.id.clone()),
+            ..Default::default()
+        }
     }
 
     async fn send(&self, call: scheduler::Call) -> anyhow::Result<()> {

@@ -66,7 +66,14 @@ fn main() -> anyhow::Result<()> {
             image: args.image.clone(),
             command: args.command.clone(),
         };
-        runtime.block_on(load::measure(master, &shape, args.sequential, args.tasks, args.inflight, &mut report))?;
+        runtime.block_on(load::measure(
+            master,
+            &shape,
+            args.sequential,
+            args.tasks,
+            args.inflight,
+            &mut report,
+        ))?;
     }
     print!("{report}");
     if let Some(path) = &args.json {

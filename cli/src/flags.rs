@@ -88,7 +88,13 @@ pub fn gather(
     all.extend(line);
     all.into_iter()
         .filter(|(name, _)| name != "config")
-        .map(|(name, value)| if name == "help" { Ok("--help".to_owned()) } else { Ok(format!("--{name}={}", contents(&name, value)?)) })
+        .map(|(name, value)| {
+            if name == "help" {
+                Ok("--help".to_owned())
+            } else {
+                Ok(format!("--{name}={}", contents(&name, value)?))
+            }
+        })
         .collect()
 }
 
@@ -173,7 +179,10 @@ impl Known<'_> {
         }
     }
 
-    fn environment(&self, env: impl Fn(&str) -> Option<OsString>) -> Result<Vec<(String, String)>, FlagError> {
+    fn environment(
+        &self,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Vec<(String, String)>, FlagError> {
         let mut pairs = Vec::new();
         for flag in self.command.get_arguments().filter_map(clap::Arg::get_long) {
             let Some(value) = env(&format!("TEPUI_{}", flag.to_uppercase())) else { continue };
@@ -249,13 +258,16 @@ mod tests {
 
     fn gathered(given: &[&str], env: &[(&str, &str)]) -> Result<Vec<String>, String> {
         let given: Vec<OsString> = given.iter().map(OsString::from).collect();
-        let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        let env =
+            |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         gather(&command(), &[("modules", "write an isolator plugin")], &given, env).map_err(|e| e.to_string())
     }
 
     #[test]
     fn all_forms_of_a_flag_are_one() {
-        for given in [["--work_dir=/a"].as_slice(), &["--work-dir=/a"], &["--work_dir", "/a"], &["--work-dir", "/a"]] {
+        for given in
+            [["--work_dir=/a"].as_slice(), &["--work-dir=/a"], &["--work_dir", "/a"], &["--work-dir", "/a"]]
+        {
             assert_eq!(gathered(given, &[]), Ok(vec!["--work_dir=/a".to_owned()]), "{given:?}");
         }
         assert_eq!(gathered(&["--coordinator=h:1"], &[]), Ok(vec!["--master=h:1".to_owned()]));

@@ -3,7 +3,10 @@
 use tepui_api::v1;
 
 /// Amounts have three decimals, as in Mesos; counting in thousandths keeps 0.1 + 0.2 exact.
-#[expect(clippy::cast_possible_truncation, reason = "offers are far below 2^63 thousandths; `as` saturates beyond")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "offers are far below 2^63 thousandths; `as` saturates beyond"
+)]
 fn thousandths(value: f64) -> i64 {
     (value * 1000.0).round() as i64
 }
@@ -29,7 +32,10 @@ pub fn take(free: &mut [v1::Resource], wanted: &[(&str, f64)]) -> Option<Vec<v1:
             }
             missing -= part;
             scalar.value = amount(here - part);
-            taken.push(v1::Resource { scalar: Some(v1::value::Scalar { value: amount(part) }), ..resource.clone() });
+            taken.push(v1::Resource {
+                scalar: Some(v1::value::Scalar { value: amount(part) }),
+                ..resource.clone()
+            });
         }
         if missing > 0 {
             return None;
@@ -49,7 +55,11 @@ mod tests {
     use super::*;
 
     fn scalar(name: &str, value: f64) -> v1::Resource {
-        v1::Resource { name: name.to_owned(), scalar: Some(v1::value::Scalar { value }), ..Default::default() }
+        v1::Resource {
+            name: name.to_owned(),
+            scalar: Some(v1::value::Scalar { value }),
+            ..Default::default()
+        }
     }
 
     #[test]

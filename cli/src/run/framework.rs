@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tepui_api::client::{Client, ClientError, EventStream};
 use tepui_api::MediaType;
+use tepui_api::client::{Client, ClientError, EventStream};
 use tepui_api::v1::{self, scheduler};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -136,7 +136,9 @@ impl Run {
             // A first subscription that cannot be made is told at once; a lost one is worth waiting for.
             let retriable = self.framework.id.is_some() && started.elapsed() < PATIENCE;
             match error {
-                RunError::Client(ClientError::Status { location: Some(location), .. }) if started.elapsed() < PATIENCE => {
+                RunError::Client(ClientError::Status { location: Some(location), .. })
+                    if started.elapsed() < PATIENCE =>
+                {
                     at = authority_of(&location).unwrap_or_else(|| authority.to_owned());
                 }
                 RunError::Client(_) if retriable => {
@@ -211,7 +213,8 @@ impl Run {
                 instance.authority = Some(authority);
             }
         }
-        let filters = Some(v1::Filters { refuse_seconds: Some(if self.waiting.is_empty() { 3600.0 } else { 1.0 }) });
+        let filters =
+            Some(v1::Filters { refuse_seconds: Some(if self.waiting.is_empty() { 3600.0 } else { 1.0 }) });
         let mut call = self.call(scheduler::call::Type::Decline);
         if tasks.is_empty() {
             call.decline = Some(scheduler::call::Decline { offer_ids: vec![offer.id], filters });
@@ -222,8 +225,11 @@ impl Run {
                 ..Default::default()
             };
             call.r#type = Some(scheduler::call::Type::Accept as i32);
-            call.accept =
-                Some(scheduler::call::Accept { offer_ids: vec![offer.id], operations: vec![launch], filters });
+            call.accept = Some(scheduler::call::Accept {
+                offer_ids: vec![offer.id],
+                operations: vec![launch],
+                filters,
+            });
         }
         self.send(to, call).await?;
         if self.waiting.is_empty() {
@@ -248,7 +254,8 @@ impl Run {
             instance.progress = None;
         }
         let ended = task::is_terminal(status.state());
-        let ran = matches!(status.state(), v1::TaskState::TaskRunning) || (ended && status.container_status.is_some());
+        let ran = matches!(status.state(), v1::TaskState::TaskRunning)
+            || (ended && status.container_status.is_some());
         if let (None, true, Some(authority)) = (&instance.output, ran, &instance.authority) {
             let prefix = several.then(|| format!("[{}] ", status.task_id));
             let follower = Follower::new(authority, &framework, &status.task_id, prefix);
@@ -260,7 +267,12 @@ impl Run {
             let _ = instance.ended.send(true);
             let by_itself = status.message().starts_with("Command exited with status");
             if code != 0 && !quiet && !(by_itself && !several) {
-                eprintln!("tepui: task {} ended as {}: {}", status.task_id, status.state().as_str_name(), status.message());
+                eprintln!(
+                    "tepui: task {} ended as {}: {}",
+                    status.task_id,
+                    status.state().as_str_name(),
+                    status.message()
+                );
             }
         }
         Ok(())
@@ -323,7 +335,11 @@ impl Run {
     }
 
     fn call(&self, kind: scheduler::call::Type) -> scheduler::Call {
-        scheduler::Call { r#type: Some(kind as i32), framework_id: self.framework.id.clone(), ..Default::default() }
+        scheduler::Call {
+            r#type: Some(kind as i32),
+            framework_id: self.framework.id.clone(),
+            ..Default::default()
+        }
     }
 
     async fn send(&self, to: &Subscription, call: scheduler::Call) -> Result<(), RunError> {
@@ -347,7 +363,13 @@ impl Run {
 
 impl Instance {
     fn new() -> Self {
-        Self { authority: None, ended: watch::Sender::new(false), output: None, progress: None, exit_code: None }
+        Self {
+            authority: None,
+            ended: watch::Sender::new(false),
+            output: None,
+            progress: None,
+            exit_code: None,
+        }
     }
 }
 
@@ -391,7 +413,8 @@ fn current_user() -> String {
 fn default_name(args: &RunArgs) -> String {
     let word = args.command.first().or(args.image.as_ref()).map_or("task", String::as_str);
     let last = word.rsplit('/').next().unwrap_or_default();
-    let safe: String = last.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).take(40).collect();
+    let safe: String =
+        last.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).take(40).collect();
     if safe.is_empty() { "task".to_owned() } else { safe }
 }
 

@@ -4,13 +4,30 @@
 //! [`framework`] is the scheduler that launches the task and follows it, with [`output`] showing what the
 //! task prints and [`progress`] the pull of its image.
 
-pub mod args;
-pub mod embedded;
+mod args;
+mod embedded;
 mod fit;
-pub mod framework;
+mod framework;
 mod output;
 mod progress;
 mod task;
 
 pub use args::RunArgs;
-pub use task::EXIT_NOT_RUN;
+
+/// Exit code when there was nothing to take one from, as shells and Docker have it for "could not run".
+pub const EXIT_NOT_RUN: u8 = 125;
+
+/// Runs what the arguments say; the exit code of the task.
+///
+/// # Errors
+/// When there is no cluster to run on, or it is gone for good.
+pub fn run(args: RunArgs) -> anyhow::Result<i32> {
+    let run = framework::Run::new(args.clone())?;
+    match &args.coordinator {
+        Some(coordinator) => {
+            crate::serve::log("error");
+            Ok(crate::serve::runtime()?.block_on(run.run(coordinator))?)
+        }
+        None => embedded::run(&args, run),
+    }
+}

@@ -44,9 +44,15 @@ struct File {
 impl Follower {
     /// Follows the task of this framework on the agent at `authority`.
     #[must_use]
-    pub fn new(authority: &str, framework: &v1::FrameworkId, task: &v1::TaskId, prefix: Option<String>) -> Self {
+    pub fn new(
+        authority: &str,
+        framework: &v1::FrameworkId,
+        task: &v1::TaskId,
+        prefix: Option<String>,
+    ) -> Self {
         let run = format!("/frameworks/{framework}/executors/{task}/runs/latest");
-        let file = |name: &str, stream| File { path: format!("{run}/{name}"), stream, read: 0, partial: Vec::new() };
+        let file =
+            |name: &str, stream| File { path: format!("{run}/{name}"), stream, read: 0, partial: Vec::new() };
         Self {
             client: Client::new(authority, MediaType::Protobuf),
             files: [file("stdout", Stream::Stdout), file("stderr", Stream::Stderr)],

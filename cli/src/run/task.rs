@@ -4,8 +4,8 @@ use tepui_api::v1;
 
 use super::args::RunArgs;
 
-/// Exit code when the task did not end by its own doing, as shells and Docker have it for "could not run".
-pub const EXIT_NOT_RUN: i32 = 125;
+/// Exit code when the task did not end by its own doing.
+const EXIT_NOT_RUN: i32 = super::EXIT_NOT_RUN as i32;
 /// Exit code after Ctrl-C.
 pub const EXIT_INTERRUPTED: i32 = 130;
 
@@ -62,7 +62,8 @@ fn variable(given: &str) -> Result<v1::environment::Variable, TaskError> {
 
 fn container(image: &str) -> v1::ContainerInfo {
     let docker = v1::image::Docker { name: image.to_owned(), ..Default::default() };
-    let image = v1::Image { r#type: v1::image::Type::Docker as i32, docker: Some(docker), ..Default::default() };
+    let image =
+        v1::Image { r#type: v1::image::Type::Docker as i32, docker: Some(docker), ..Default::default() };
     v1::ContainerInfo {
         r#type: v1::container_info::Type::Mesos as i32,
         mesos: Some(v1::container_info::MesosInfo { image: Some(image) }),
@@ -74,7 +75,15 @@ fn container(image: &str) -> v1::ContainerInfo {
 #[must_use]
 pub fn is_terminal(state: v1::TaskState) -> bool {
     use v1::TaskState as S;
-    !matches!(state, S::TaskStaging | S::TaskStarting | S::TaskRunning | S::TaskKilling | S::TaskUnreachable | S::TaskUnknown)
+    !matches!(
+        state,
+        S::TaskStaging
+            | S::TaskStarting
+            | S::TaskRunning
+            | S::TaskKilling
+            | S::TaskUnreachable
+            | S::TaskUnknown
+    )
 }
 
 /// The exit code that tells how a task ended. The API has no field for it; executors say it in the
@@ -90,7 +99,9 @@ pub fn exit_code(status: &v1::TaskStatus) -> i32 {
     }
     if let Some((_, signal)) = message.split_once("terminated with signal ") {
         let name = signal.split([';', ',', '(']).next().unwrap_or_default().trim();
-        return number_after(message, "terminated with signal ").or_else(|| signal_number(name)).map_or(1, |n| 128 + n);
+        return number_after(message, "terminated with signal ")
+            .or_else(|| signal_number(name))
+            .map_or(1, |n| 128 + n);
     }
     if status.state() == v1::TaskState::TaskFailed { 1 } else { EXIT_NOT_RUN }
 }
@@ -129,7 +140,11 @@ mod tests {
     use super::*;
 
     fn ended(state: v1::TaskState, message: &str) -> i32 {
-        exit_code(&v1::TaskStatus { state: state as i32, message: Some(message.to_owned()), ..Default::default() })
+        exit_code(&v1::TaskStatus {
+            state: state as i32,
+            message: Some(message.to_owned()),
+            ..Default::default()
+        })
     }
 
     #[test]
