@@ -149,6 +149,11 @@ impl Running {
 pub async fn start(mut settings: Settings, zygote: Zygote) -> Result<Running, StartError> {
     settings.work_dir = make_work_dir(&settings.work_dir)?;
     let native = native::settings(&settings)?;
+    if settings.cgroups_favor_dynmods
+        && let Err(error) = tepui_isolators::cgroups::favor_dynmods(true)
+    {
+        tracing::info!(%error, "containers start some milliseconds later than they could");
+    }
     let (containerizer, exits) = NativeContainerizer::new(native, zygote)
         .map_err(|error| StartError::Containerizer(error.to_string()))?;
     let ends = containerizer::forward(exits);

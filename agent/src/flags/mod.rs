@@ -136,6 +136,13 @@ pub struct Settings {
           help_heading = "Cgroups")]
     pub cgroups_enable_cfs: bool,
 
+    /// Have the kernel favour attaching processes to cgroups (its option `favordynmods`, Linux 6.0): a container
+    /// starts some 10 ms faster, and forks on this host cost some nanoseconds more. Concerns the whole host. Not a
+    /// flag of Mesos
+    #[arg(long = "cgroups_favor_dynmods", value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
+          help_heading = "Cgroups")]
+    pub cgroups_favor_dynmods: bool,
+
     /// Limit memory and swap together, not memory alone
     #[arg(long = "cgroups_limit_swap", value_name = "BOOL", default_value_t = false, action = ArgAction::Set,
           help_heading = "Cgroups")]
@@ -224,6 +231,7 @@ impl Settings {
             ("attributes", self.attributes.clone()),
             ("cgroups_cpu_enable_pids_and_tids_count", text(&self.cgroups_cpu_enable_pids_and_tids_count)),
             ("cgroups_enable_cfs", text(&self.cgroups_enable_cfs)),
+            ("cgroups_favor_dynmods", text(&self.cgroups_favor_dynmods)),
             ("cgroups_limit_swap", text(&self.cgroups_limit_swap)),
             ("cgroups_root", text(&self.cgroups_root)),
             ("container_disk_watch_interval", text(&self.container_disk_watch_interval)),

@@ -68,7 +68,7 @@ fn agent_settings(args: &RunArgs, home: &Home, master: &str) -> anyhow::Result<t
         ("master", master.to_owned()),
         ("work_dir", text(&home.path.join("agent"))?),
         ("runtime_dir", text(&home.runtime)?),
-        ("cgroups_root", format!("tepui-run-{}", std::process::id())),
+        ("cgroups_root", home.cgroups.clone()),
         ("docker_store_dir", text(&args.image_store)?),
     ];
     if let Some(registry) = &args.docker_registry {
@@ -85,6 +85,7 @@ fn text(path: &Path) -> anyhow::Result<String> {
 struct Home {
     path: PathBuf,
     runtime: PathBuf,
+    cgroups: String,
     keep: bool,
 }
 
@@ -98,7 +99,8 @@ impl Home {
             None => (std::env::temp_dir().join(format!("tepui-run-{}", std::process::id())), false),
         };
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self { path, runtime, keep })
+        let cgroups = format!("tepui-run-{}", std::process::id());
+        Ok(Self { path, runtime, cgroups, keep })
     }
 }
 
@@ -106,6 +108,7 @@ impl Drop for Home {
     fn drop(&mut self) {
         // Never through a mount: what is below may be seen by containers.
         let _ = tepui_shim::remove_tree(&self.runtime);
+        let _ = tepui_isolators::cgroups::remove_empty_root(Path::new(&self.cgroups));
         if !self.keep {
             let _ = tepui_shim::remove_tree(&self.path);
         }

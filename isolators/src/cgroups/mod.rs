@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use crate::isolator::ContainerId;
 
 pub use dynmods::favor_dynmods;
+pub use tree::remove_empty_root;
 pub use hierarchy::{Controller, Hierarchies, Hierarchy, InV2, Version};
 pub(crate) use tree::children;
 

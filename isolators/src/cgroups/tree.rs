@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{CgroupError, Cgroups, Hierarchy, LEAF, NESTED, Tree, Version, files, relative};
+use super::{CgroupError, Cgroups, Hierarchies, Hierarchy, LEAF, NESTED, Tree, Version, files, relative};
 use crate::isolator::ContainerId;
 
 /// The cgroup in which Mesos can put its own agent (`--agent_subsystems`): not a container.
@@ -188,3 +188,16 @@ fn remove(dir: &Path, deadline: Instant) -> Result<(), CgroupError> {
         }
     }
 }
+/// Removes `--cgroups_root` from every tree where nothing is left in it; for an agent that will not come back.
+///
+/// # Errors
+/// When the host's trees cannot be read.
+pub fn remove_empty_root(root: &Path) -> Result<(), CgroupError> {
+    let root = root.strip_prefix("/").unwrap_or(root);
+    for tree in Hierarchies::detect()?.0 {
+        // One that is not there, or not empty, stays as it is.
+        let _ = std::fs::remove_dir(tree.mount.join(root));
+    }
+    Ok(())
+}
+
