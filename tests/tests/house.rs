@@ -84,7 +84,6 @@ fn known_bindings_of_c_libraries_are_not_among_the_dependencies() {
         "libseccomp",
         "libdbus-sys",
         "protobuf-src",
-        "pkg-config",
         "bindgen",
         "aws-lc-sys",
         "libz-sys",

@@ -28,7 +28,8 @@ class Cluster:
 
     def __init__(self, label):
         self.mark = f"tepui-test-{uuid.uuid4().hex[:10]}"
-        self.base = tempfile.mkdtemp(prefix=f"{self.mark}-")
+        # Not below /tmp: a task has a /tmp of its own, and these tests share files with tasks.
+        self.base = tempfile.mkdtemp(prefix=f"{self.mark}-", dir="/var/tmp")
         os.chmod(self.base, 0o755)
         self.label = label
         self.coordinator = None
@@ -63,6 +64,7 @@ class Cluster:
             "hostname": "localhost",
             "work_dir": self.directory(name),
             "runtime_dir": self.directory(f"{name}-runtime"),
+            "docker_store_dir": self.directory(f"{name}-images"),
             "cgroups_root": f"{self.mark}-{name}",
             "resources": "cpus:4;mem:2048;disk:4096;ports:[31000-32000]",
             **settings,
@@ -148,8 +150,9 @@ class Cluster:
     def start_run(self, words, env=None):
         """`tepui run` in the background; its processes, directories and cgroups are looked for at the end."""
         run = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.run_env(env)
-        )
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=self.run_env(env), start_new_session=True,
+        )  # fmt: skip
         self.run_marks.append(f"tepui-run-{run.pid}")
         return run
 
@@ -186,13 +189,27 @@ class Cluster:
                 wait.until(lambda: not self._all_left(), 5, "nothing is left")
             except wait.Timeout:
                 left = left or self._all_left()
-            for mark in [self.mark, *self.run_marks]:
-                leaks.sweep(mark)
-        if failed or left:
-            self.print_logs()
-        trees.remove(self.base)
+            if failed or left:
+                self.print_logs()
+            self.sweep()
         if left and not failed:
             raise AssertionError("left behind:\n" + "\n".join(left))
+
+    def forgive_runs(self):
+        """Removes what `tepui run` left after SIGKILL, when nothing of it was there to do so."""
+        for mark in self.run_marks:
+            leaks.sweep(mark)
+            if os.path.exists(f"/run/{mark}"):
+                trees.remove(f"/run/{mark}")
+        self.run_marks.clear()
+        if os.path.exists(os.path.join(self.base, "tmp")):
+            trees.remove(os.path.join(self.base, "tmp"))
+
+    def sweep(self):
+        """Ends and removes everything with this cluster's marks, its own directory last."""
+        leaks.sweep(self.mark)
+        self.forgive_runs()
+        trees.remove(self.base)
 
     def _all_left(self):
         return leaks.all_left(self.mark) + self.run_leftovers()
@@ -202,7 +219,9 @@ class Cluster:
         if not (self.coordinator and self.coordinator.running()):
             return []
         for framework in self.operator("GET_FRAMEWORKS")["get_frameworks"].get("frameworks", []):
-            self.operator({"type": "TEARDOWN", "teardown": {"framework_id": framework["framework_info"]["id"]}})
+            call = {"type": "TEARDOWN", "teardown": {"framework_id": framework["framework_info"]["id"]}}
+            # 400: it was just removed for having been away longer than its time-out.
+            assert web.post_json(self.master, "/api/v1", call).status in (200, 400)
         if not all(agent.running() for agent in self.agents.values()):
             return []
         try:

@@ -165,8 +165,10 @@ class Framework:
 
     def offers(self):
         """Offers that are open as far as this framework knows, and that `offer` has not given out."""
-        rescinded = {e["rescind"]["offer_id"]["value"] for e in self.events if e["type"] == "RESCIND"}
-        offers = [o for e in self.events if e["type"] == "OFFERS" for o in e["offers"].get("offers", [])]
+        subscribed = max((at for at, e in enumerate(self.events) if e["type"] == "SUBSCRIBED"), default=0)
+        events = self.events[subscribed:]  # Offers end with their subscription.
+        rescinded = {e["rescind"]["offer_id"]["value"] for e in events if e["type"] == "RESCIND"}
+        offers = [o for e in events if e["type"] == "OFFERS" for o in e["offers"].get("offers", [])]
         return [o for o in offers if o["id"]["value"] not in rescinded | self._taken_offers]
 
     def offer(self, cpus=0.0, mem=0.0, agent=None, timeout=20.0, where=lambda offer: True):
@@ -189,13 +191,12 @@ class Framework:
         return [s for s in updates if task_id is None or s["task_id"]["value"] == task_id]
 
     def states(self, task_id):
-        """The states the task went through, without repeats of the same update."""
-        seen, states = set(), []
-        for status in self.statuses(task_id):
-            if status.get("uuid") is None or status["uuid"] not in seen:
-                seen.add(status.get("uuid"))
-                states.append(status["state"])
-        return states
+        """The states the task went through, without repeats of the same update, and without reconciliation."""
+        seen = {}
+        for number, status in enumerate(self.statuses(task_id)):
+            if status.get("reason") != "REASON_RECONCILIATION":
+                seen.setdefault(status.get("uuid") or number, status["state"])
+        return list(seen.values())
 
     def wait_state(self, task_id, *wanted, timeout=30.0):
         """The first status of the task in one of these states; a terminal one that was not wanted is an error."""

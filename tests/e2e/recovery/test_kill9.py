@@ -108,11 +108,10 @@ def test_agent_killed_again_and_again_while_tasks_start(big_cluster):
         time.sleep(0.02 + 0.06 * turn)  # Another instant of the launch each turn.
         big_cluster.agents["agent"].kill9()
         big_cluster.restart_agent()
-    for name in names:
-        status = framework.wait_terminal(name, timeout=60)
-        assert status["state"] in ("TASK_FINISHED", "TASK_LOST", "TASK_FAILED"), status
-    finished = [name for name in names if framework.states(name)[-1] == "TASK_FINISHED"]
-    assert finished, "some got through"
+    ends = [framework.wait_terminal(name, timeout=60)["state"] for name in names]
+    assert set(ends) <= {"TASK_FINISHED", "TASK_LOST", "TASK_FAILED"}
+    print(f"{ends.count('TASK_FINISHED')} finished, {ends.count('TASK_FAILED')} failed, {ends.count('TASK_LOST')} lost")
+    assert "TASK_FINISHED" in ends, "some got through"
     wait.until(lambda: not big_cluster.task_leftovers(), 20, "nothing is left")
 
 
@@ -181,7 +180,8 @@ def test_an_update_that_was_not_acknowledged_survives_the_agents_death(big_clust
     assert event["update"]["status"]["uuid"] == first["uuid"], "the very same update"
     framework.acknowledges = True
     framework.acknowledge(event["update"]["status"])
-    assert framework.wait_terminal(task_id)["state"] in ("TASK_FINISHED", "TASK_LOST")
+    # Killed in the midst of the launch, so that the task may not have come to run.
+    assert framework.wait_terminal(task_id)["state"] in ("TASK_FINISHED", "TASK_FAILED", "TASK_LOST")
 
 
 def test_an_agent_with_a_coordinator_that_is_away_waits_for_it(bare_cluster):

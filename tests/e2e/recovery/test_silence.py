@@ -34,7 +34,7 @@ def test_tasks_of_a_silent_agent_are_unreachable_until_it_is_back(cluster):
     stopped(cluster)
     try:
         status = framework.wait_state(task_id, "TASK_UNREACHABLE", timeout=20)
-        assert (status["reason"], status["source"]) == ("REASON_SLAVE_REMOVED", "SOURCE_MASTER")
+        assert (status["reason"], status["source"]) == ("REASON_AGENT_REMOVED", "SOURCE_MASTER")
         assert status["unreachable_time"]["nanoseconds"] > 0
         assert framework.wait_event("FAILURE")["failure"]["agent_id"]["value"] == agent_id
         unreachable = cluster.operator("GET_TASKS")["get_tasks"]["unreachable_tasks"]
@@ -57,7 +57,7 @@ def test_a_framework_that_is_not_partition_aware_is_told_lost(cluster):
     stopped(cluster)
     try:
         status = framework.wait_state(task_id, "TASK_LOST", timeout=20)
-        assert status["reason"] == "REASON_SLAVE_REMOVED"
+        assert status["reason"] == "REASON_AGENT_REMOVED"
     finally:
         os.kill(cluster.agents["agent"].pid, signal.SIGCONT)
     wait.until(lambda: active_agents(cluster), 20, "the agent is back")
