@@ -40,6 +40,8 @@ pub fn agent_info(
         port: Some(i32::from(address.port())),
         resources,
         attributes,
+        // Said by every agent that keeps its state on disk, though Mesos' v1 messages have no such field.
+        checkpoint: Some(true),
         ..AgentInfo::default()
     }
 }

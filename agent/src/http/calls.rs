@@ -7,7 +7,7 @@ use tepui_api::MediaType;
 use tepui_api::http::{Refusal, accept, content_type, message, read_body};
 use tepui_api::v1::agent::response::{self, Type as Answered};
 use tepui_api::v1::agent::{Call, Response, call::Type};
-use tepui_api::v1::{DurationInfo, Flag, Metric};
+use tepui_api::v1::{AgentInfo, DurationInfo, Flag, Metric};
 
 use super::executors::Entry;
 use super::{Answer, Context, containers, files, metrics, stopping};
@@ -132,7 +132,8 @@ async fn respond(context: &Context, call: Call) -> Result<Response, Refusal> {
         Type::GetAgent => {
             let agent = snapshot(context).await?.agent;
             response.get_agent =
-                Some(response::GetAgent { agent_info: Some((*agent).clone()), ..Default::default() });
+                // Mesos' agent leaves out of its own answer what its master shows.
+                Some(response::GetAgent { agent_info: Some(AgentInfo { checkpoint: None, ..(*agent).clone() }), ..Default::default() });
             Answered::GetAgent
         }
         Type::GetOperations => {

@@ -11,6 +11,7 @@ use tepui_shim::Zygote;
 
 use super::args::RunArgs;
 use super::framework::Run;
+use super::janitor::Janitor;
 use crate::serve;
 
 /// Starts both, runs, stops both; the exit code of the task.
@@ -19,11 +20,15 @@ use crate::serve;
 /// Without root, or when one of them cannot start.
 pub fn run(args: &RunArgs, run: Run) -> anyhow::Result<i32> {
     serve::need_root("tepui run without --coordinator")?;
-    // Forked while this process has one thread and little memory.
+    let home = Home::new(args.work_dir.as_deref())?;
+    // Both are forked while this process has one thread and little memory.
+    let janitor = Janitor::fork(&home)?;
     let zygote = Zygote::fork()?;
     serve::log("error");
-    let home = Home::new(args.work_dir.as_deref())?;
-    serve::runtime()?.block_on(within(args, run, zygote, &home))
+    let outcome = serve::runtime()?.block_on(within(args, run, zygote, &home));
+    home.remove();
+    janitor.dismiss();
+    outcome
 }
 
 async fn within(args: &RunArgs, run: Run, zygote: Zygote, home: &Home) -> anyhow::Result<i32> {
@@ -82,10 +87,11 @@ fn text(path: &Path) -> anyhow::Result<String> {
 }
 
 /// Where the two live.
-struct Home {
+pub struct Home {
     path: PathBuf,
     runtime: PathBuf,
-    cgroups: String,
+    /// Beneath each cgroup tree.
+    pub cgroups: String,
     keep: bool,
 }
 
@@ -102,10 +108,9 @@ impl Home {
         let cgroups = format!("tepui-run-{}", std::process::id());
         Ok(Self { path, runtime, cgroups, keep })
     }
-}
 
-impl Drop for Home {
-    fn drop(&mut self) {
+    /// Removes all but what was to be kept.
+    pub fn remove(&self) {
         // Never through a mount: what is below may be seen by containers.
         let _ = tepui_shim::remove_tree(&self.runtime);
         let _ = tepui_isolators::cgroups::remove_empty_root(Path::new(&self.cgroups));

@@ -1,6 +1,7 @@
 //! `tepui run`: one command, run as a task, from anywhere to its exit code.
 //!
-//! [`args`] says what is wanted; [`embedded`] starts a coordinator and an agent when none is named;
+//! [`args`] says what is wanted; [`embedded`] starts a coordinator and an agent when none is named, and
+//! [`janitor`] sees to it that nothing of them is left;
 //! [`framework`] is the scheduler that launches the task and follows it, with [`output`] showing what the
 //! task prints and [`progress`] the pull of its image.
 
@@ -8,6 +9,7 @@ mod args;
 mod embedded;
 mod fit;
 mod framework;
+mod janitor;
 mod output;
 mod progress;
 mod task;

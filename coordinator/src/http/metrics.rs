@@ -164,6 +164,10 @@ fn resources(all: &mut Metrics, state: &Snapshot) {
             all.put(format!("master/{name}{kind}_used"), used);
             all.put(format!("master/{name}{kind}_percent"), if total > 0.0 { used / total } else { 0.0 });
         }
+        // Mesos' allocator has no such metrics for GPUs.
+        if name == "gpus" {
+            continue;
+        }
         all.put(format!("allocator/mesos/resources/{name}/total"), amount(&total));
         let taken = amount(&used) + amount(&offered);
         all.put(format!("allocator/mesos/resources/{name}/offered_or_allocated"), taken);
