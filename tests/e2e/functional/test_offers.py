@@ -109,7 +109,7 @@ def test_two_roles_share_an_agent_by_dominant_share(bare_cluster):
     bare_cluster.start_agent("one", resources="cpus:2;mem:1024;disk:10;ports:[31000-31010]")
     rich = Framework(bare_cluster.master, roles=["rich"])
     rich.subscribe()
-    rich.run_task("sleep 1000", cpus=2, mem=512)
+    rich.run_task("sleep 1000", cpus=2, mem=1024, disk=10)  # All of it, so that nothing else weighs.
     poor = Framework(bare_cluster.master, roles=["poor"])
     poor.subscribe()
     rich.call("REVIVE")
