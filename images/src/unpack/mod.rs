@@ -41,10 +41,18 @@ pub enum DeviceNodes {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnpackError {
-    /// A name that is absolute or goes up.
-    #[error("the name '{name}' leads out of the layer; names must be relative and without '..'")]
+    /// A name that goes up, or is none at all.
+    #[error(
+        "the name '{name}' leads out of the layer or nowhere; names must not be empty, nor have '..' or zero bytes"
+    )]
     Outside {
         /// The name.
+        name: String,
+    },
+    /// Something other than a directory in the place of the layer's root.
+    #[error("'{name}' is the layer's root, and must be a directory")]
+    RootKind {
+        /// The name, such as `/` or `./`.
         name: String,
     },
     /// A name with a symbolic link, or a file, in the place of a directory.

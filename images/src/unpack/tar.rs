@@ -238,19 +238,31 @@ impl<R: Read> TarReader<R> {
         self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
     }
 
+    /// Goes to the next header. The stream may end within padding, as it does for Go's reader: umoci's layers end with
+    /// their last byte of content.
     fn skip_content(&mut self) -> Result<(), UnpackError> {
-        let mut left =
-            std::mem::take(&mut self.content_left).saturating_add(std::mem::take(&mut self.padding));
+        let content = std::mem::take(&mut self.content_left);
+        if self.skip(content)? < content {
+            return Err(malformed("it ends within a member"));
+        }
+        let padding = std::mem::take(&mut self.padding);
+        self.skip(padding)?;
+        Ok(())
+    }
+
+    /// Passes over so many bytes, or as many as there are, and says how many.
+    fn skip(&mut self, bytes: u64) -> Result<u64, UnpackError> {
+        let mut left = bytes;
         let mut scratch = [0; 8192];
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(scratch.len());
             let filled = self.fill(&mut scratch[..want])?;
-            if filled < want {
-                return Err(malformed("it ends within a member"));
-            }
             left -= filled as u64;
+            if filled < want {
+                break;
+            }
         }
-        Ok(())
+        Ok(bytes - left)
     }
 
     /// Reads until the buffer is full or the stream ends.

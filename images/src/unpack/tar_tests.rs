@@ -99,6 +99,25 @@ fn archives_that_end_early_or_lie_are_refused() {
 }
 
 #[test]
+fn the_last_members_padding_may_be_missing() {
+    let whole = archive(&[file("a", b"first"), file("b", b"content")]);
+    let end = 3 * BLOCK + 7;
+    for length in [end, end + 1, 4 * BLOCK - 1, 4 * BLOCK] {
+        let all = read_all(&whole[..length]).unwrap();
+        assert_eq!(
+            all.iter().map(|(_, content)| content.as_slice()).collect::<Vec<_>>(),
+            [&b"first"[..], b"content"]
+        );
+    }
+    for length in [end - 1, 3 * BLOCK + 1, 3 * BLOCK, 3 * BLOCK - 1] {
+        // Content that nobody reads must be there as well.
+        let mut reader = TarReader::new(&whole[..length]);
+        let passed_over = std::iter::from_fn(|| reader.next_entry().transpose()).find_map(Result::err);
+        assert!(passed_over.is_some() && read_all(&whole[..length]).is_err(), "{length}");
+    }
+}
+
+#[test]
 fn numbers_are_octal_or_binary() {
     let number = |bytes: [u8; 8]| {
         let mut block = [0; BLOCK];

@@ -76,7 +76,7 @@ impl Tar {
 
 #[test]
 fn names_that_lead_outside_are_refused() {
-    for name in ["../x", "a/../../x", "/etc/x", "..", "a/..", "./../x", "/"] {
+    for name in ["../x", "a/../../x", "/../x", "/etc/../../x", "..", "a/..", "./../x", "//.."] {
         assert!(
             matches!(Tar::default().file(name, b"evil").refused(), UnpackError::Outside { .. }),
             "{name}"
@@ -85,7 +85,60 @@ fn names_that_lead_outside_are_refused() {
     }
     assert!(matches!(Tar::default().file("", b"evil").refused(), UnpackError::Outside { .. }));
     // The root itself can only be a directory.
-    assert!(matches!(Tar::default().symlink("./", "/tmp").refused(), UnpackError::Outside { .. }));
+    for root in [".", "./", "/"] {
+        assert!(
+            matches!(Tar::default().symlink(root, "/tmp").refused(), UnpackError::RootKind { .. }),
+            "{root}"
+        );
+    }
+}
+
+#[test]
+fn absolute_names_begin_at_the_layers_root() {
+    let (temp, result) = Tar::default()
+        .directory("/etc/")
+        .file("/etc/x", b"content")
+        .file("//etc/y", b"more")
+        .hard_link("again", "/etc/x")
+        .file("/.wh.gone", b"")
+        .unpack(&UnpackLimits::default());
+    result.unwrap();
+    let layer = temp.path().join("layer");
+    assert_eq!(fs::read(layer.join("etc/x")).unwrap(), b"content");
+    assert_eq!(fs::read(layer.join("etc/y")).unwrap(), b"more");
+    assert_eq!(layer.join("again").metadata().unwrap().ino(), layer.join("etc/x").metadata().unwrap().ino());
+    assert!(is_whiteout(&layer.join("gone")));
+}
+
+#[test]
+fn the_root_gets_what_its_member_says() {
+    for name in ["/", "//", ".", "./", "/."] {
+        let (temp, result) =
+            Tar::default().directory(name).file("file", b"").unpack(&UnpackLimits::default());
+        result.unwrap();
+        let root = temp.path().join("layer").metadata().unwrap();
+        assert_eq!(
+            (root.uid(), root.gid(), root.mode() & 0o7777, root.mtime()),
+            (1000, 1000, 0o644, 1_600_000_000),
+            "{name}"
+        );
+    }
+}
+
+/// As umoci writes them: 519 bytes for a file of seven.
+#[test]
+fn a_layer_may_end_with_its_last_byte_of_content() {
+    let unpack = |bytes: &[u8]| {
+        let temp = tempfile::tempdir().unwrap();
+        let expected = Expected { diff_id: Digest::of(bytes), blob: None };
+        let result = unpack_layer(bytes, temp.path(), &expected, &UnpackLimits::default());
+        result.map(|unpacked| (unpacked, fs::read(temp.path().join("file")).unwrap()))
+    };
+    let bytes = Tar::default().file("file", b"content").finish();
+    let (unpacked, content) = unpack(&bytes[..519]).unwrap();
+    assert_eq!((unpacked.entries, unpacked.bytes), (1, 519));
+    assert_eq!(content, b"content");
+    assert!(matches!(unpack(&bytes[..518]), Err(UnpackError::Stream(_))));
 }
 
 #[test]
@@ -138,8 +191,9 @@ fn nothing_is_written_through_a_symbolic_link() {
 #[test]
 fn hard_links_to_what_the_layer_lacks_are_refused() {
     assert!(matches!(Tar::default().hard_link("a", "../x").refused(), UnpackError::Outside { .. }));
-    assert!(matches!(Tar::default().hard_link("a", "/etc/passwd").refused(), UnpackError::Outside { .. }));
-    for target in ["missing", "missing/x", ".", "a"] {
+    assert!(matches!(Tar::default().hard_link("a", "/../x").refused(), UnpackError::Outside { .. }));
+    // The machine has the last of these, and the layer has not.
+    for target in ["missing", "missing/x", ".", "a", "/", "/etc/passwd"] {
         assert!(
             matches!(Tar::default().hard_link("a", target).refused(), UnpackError::LinkTarget { .. }),
             "{target}"
@@ -334,8 +388,8 @@ proptest! {
 
     /// Any sequence of members over a few names and targets: whatever happens, nothing appears or changes outside.
     #[test]
-    fn no_sequence_of_members_escapes(members in proptest::collection::vec((0usize..7, 0usize..10, 0usize..10), 1..12)) {
-        const NAMES: [&str; 10] = ["a", "b", "a/b", "a/b/c", "b/a", "a/../b", "../outside", "a/.wh.b", "b/.wh..wh..opq", "a/b/../../../outside"];
+    fn no_sequence_of_members_escapes(members in proptest::collection::vec((0usize..7, 0usize..13, 0usize..13), 1..12)) {
+        const NAMES: [&str; 13] = ["/", "/a/b", "/../outside/b", "a", "b", "a/b", "a/b/c", "b/a", "a/../b", "../outside", "a/.wh.b", "b/.wh..wh..opq", "a/b/../../../outside"];
         let temp = tempfile::tempdir().unwrap();
         let outside = temp.path().join("outside");
         fs::create_dir(&outside).unwrap();

@@ -124,10 +124,10 @@ impl Tree {
         Ok(())
     }
 
-    /// The layer's own root, `./`.
+    /// The layer's own root, `./` or `/`.
     fn set_root(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         if !matches!(entry.kind, Kind::Directory) {
-            return Err(UnpackError::Outside { name: lossy(&entry.path) });
+            return Err(UnpackError::RootKind { name: lossy(&entry.path) });
         }
         set_open_metadata(&self.root, entry)?;
         self.directory_times.insert(Vec::new(), entry.modified);
@@ -409,10 +409,11 @@ impl Place<'_> {
 
 // === helpers ===
 
-/// The name's components joined by single slashes; empty for the root itself.
+/// The name's components joined by single slashes; empty for the root itself. A leading slash stands for the layer's
+/// root, as with Docker and containerd: umoci calls the root `/`.
 fn clean(name: &[u8]) -> Result<Vec<u8>, UnpackError> {
     let outside = || UnpackError::Outside { name: lossy(name) };
-    if name.is_empty() || name[0] == b'/' || name.contains(&0) {
+    if name.is_empty() || name.contains(&0) {
         return Err(outside());
     }
     let mut path = Vec::with_capacity(name.len());
