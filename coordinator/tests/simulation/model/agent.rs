@@ -1,0 +1,573 @@
+//! A model of an agent: its tasks run for random times, their updates are kept until acknowledged, and
+//! what it has on disk outlives its process.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tepui_api::link::agent_frame::Body as Frame;
+use tepui_api::link::coordinator_frame::Body as Order;
+use tepui_api::link::{ExecutorExited, Register, Registered, RunTask, StatusUpdate, Unregister};
+use tepui_api::resources::Resources;
+use tepui_api::v1::agent_info::Capability;
+use tepui_api::v1::framework_info::capability::Type as FrameworkCapability;
+use tepui_api::v1::task_status::{Reason, Source};
+use tepui_api::v1::{
+    self, AgentId, AgentInfo, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo, TaskInfo, TaskState, TaskStatus,
+};
+
+use super::updates::{Sending, Updates};
+use super::{Key, earliest, is_terminal};
+use crate::rng::Rng;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Agent {
+    /// What it says of itself; with its id once it has one. On disk.
+    pub info: AgentInfo,
+    pub capabilities: Vec<Capability>,
+    pub address: String,
+    /// Of the process that runs.
+    pub instance: String,
+    pub link: Link,
+    pub tasks: BTreeMap<Key, Task>,
+    pub executors: BTreeMap<(FrameworkId, ExecutorId), Executor>,
+    pub frameworks: BTreeMap<FrameworkId, FrameworkInfo>,
+    pub updates: Updates,
+    /// What it says, to be sent over its link.
+    pub out: Vec<Frame>,
+    /// It has said that it ends, or was told to.
+    pub ended: Option<String>,
+    /// Its resources shrank while something ran on it.
+    pub shrunk: bool,
+    /// Each terminal update that was acknowledged, until the world has asked.
+    pub acknowledged: u64,
+    shutting_down: BTreeMap<FrameworkId, Duration>,
+    exited: BTreeSet<(FrameworkId, ExecutorId)>,
+    completed: VecDeque<v1::Task>,
+    /// Numbers all updates, whatever their task.
+    next_update: u64,
+}
+
+/// Its connection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Link {
+    /// None; the next is tried at this time.
+    Down { retry_at: Duration },
+    /// It has said who it is.
+    Registering { give_up_at: Duration },
+    /// The coordinator took it in.
+    Up { silent_at: Duration, timeout: Duration },
+}
+
+#[derive(Debug)]
+pub struct Task {
+    pub shown: v1::Task,
+    pub uses: Resources,
+    pub life: Life,
+    executor: Option<ExecutorId>,
+    /// From when on it survives the process.
+    durable_at: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Life {
+    Staging { until: Duration },
+    Running { until: Duration, end: TaskState },
+    Killing { until: Duration },
+    Over,
+}
+
+#[derive(Debug)]
+pub struct Executor {
+    pub info: ExecutorInfo,
+    /// When it ends, for want of tasks.
+    idle_until: Option<Duration>,
+}
+
+// === impl Agent ===
+
+impl Agent {
+    pub fn new(info: AgentInfo, capabilities: Vec<Capability>, address: String, rng: &mut Rng) -> Self {
+        Self {
+            info,
+            capabilities,
+            address,
+            instance: rng.uuid().to_string(),
+            link: Link::Down { retry_at: Duration::ZERO },
+            tasks: BTreeMap::new(),
+            executors: BTreeMap::new(),
+            frameworks: BTreeMap::new(),
+            updates: Updates::default(),
+            out: Vec::new(),
+            ended: None,
+            shrunk: false,
+            acknowledged: 0,
+            shutting_down: BTreeMap::new(),
+            exited: BTreeSet::new(),
+            completed: VecDeque::new(),
+            next_update: 0,
+        }
+    }
+
+    pub fn id(&self) -> Option<&AgentId> {
+        self.info.id.as_ref()
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
+    /// Begins a connection: the frame with which it says who it is. `tag` tells this one from all others.
+    pub fn register(&mut self, now: Duration, tag: &str) -> Frame {
+        self.link = Link::Registering { give_up_at: now + Duration::from_secs(20) };
+        self.updates.disconnect();
+        self.out.clear();
+        let going_on = |id: &FrameworkId| !self.shutting_down.contains_key(id);
+        let tasks: Vec<v1::Task> = self.tasks.values().map(|task| task.shown.clone()).collect();
+        let executors: Vec<ExecutorInfo> = self.executors.values().map(|executor| executor.info.clone()).collect();
+        Frame::Register(Register {
+            agent: self.info.clone(),
+            version: tag.to_owned(),
+            capabilities: self.capabilities.clone(),
+            instance: self.instance.clone(),
+            address: self.address.clone(),
+            tasks: tasks.into_iter().filter(|task| going_on(&task.framework_id)).collect(),
+            executors,
+            frameworks: self.frameworks.iter().filter(|(id, _)| going_on(id)).map(|(_, info)| info.clone()).collect(),
+            completed_tasks: self.completed.iter().cloned().collect(),
+            checkpointed_resources: Vec::new(),
+        })
+    }
+
+    /// The connection is gone, as far as it knows.
+    pub fn disconnected(&mut self, retry_at: Duration) {
+        self.link = Link::Down { retry_at };
+        self.updates.disconnect();
+        self.out.clear();
+    }
+
+    /// The process died, and another takes over what is on disk.
+    pub fn restart(&mut self, now: Duration, retry_at: Duration, rng: &mut Rng) {
+        self.disconnected(retry_at);
+        self.instance = rng.uuid().to_string();
+        let forgets_unchecked = rng.chance(500);
+        let frameworks = &self.frameworks;
+        let kept = |key: &FrameworkId| {
+            !forgets_unchecked || frameworks.get(key).is_some_and(FrameworkInfo::checkpoint)
+        };
+        self.tasks.retain(|key, task| kept(&key.0) && (task.durable_at <= now || self.updates.contains(key)));
+        let lost: Vec<Key> = self.updates.keys().filter(|key| !kept(&key.0)).cloned().collect();
+        for key in lost {
+            self.updates.remove(&key);
+        }
+        let tasks = &self.tasks;
+        self.executors.retain(|(framework, id), _| {
+            kept(framework)
+                && tasks.iter().any(|(key, task)| key.0 == *framework && task.executor.as_ref() == Some(id))
+        });
+        self.retire_frameworks();
+    }
+
+    /// Nothing is left, not even its id.
+    pub fn wipe(&mut self, retry_at: Duration, rng: &mut Rng) {
+        let info = AgentInfo { id: None, ..self.info.clone() };
+        let next_update = self.next_update;
+        let fresh = Self::new(info, self.capabilities.clone(), self.address.clone(), rng);
+        *self = Self { link: Link::Down { retry_at }, next_update, ..fresh };
+    }
+
+    /// Ends for good.
+    pub fn unregister(&mut self) {
+        self.out.push(Frame::Unregister(Unregister {}));
+        self.ended = Some("it left".to_owned());
+    }
+
+    /// What it uses, by those that have not ended.
+    pub fn used(&self) -> Resources {
+        let mut used = Resources::new();
+        for task in self.tasks.values().filter(|task| task.life != Life::Over) {
+            used += &task.uses;
+        }
+        for executor in self.executors.values() {
+            used += &Resources::from_wire_lossy(&executor.info.resources);
+        }
+        used.unallocated()
+    }
+
+    /// What the coordinator says.
+    ///
+    /// # Errors
+    /// With what no coordinator may say.
+    pub fn order(&mut self, now: Duration, order: Order, rng: &mut Rng) -> Result<(), String> {
+        if let Link::Up { silent_at, timeout } = &mut self.link {
+            *silent_at = now + *timeout;
+        }
+        match order {
+            Order::Registered(registered) => self.registered(now, registered)?,
+            Order::Refused(refused) => {
+                self.ended = Some(if refused.register_anew { String::new() } else { refused.message });
+            }
+            _ if !self.is_up() => return Err(format!("an order before the answer to the registration: {order:?}")),
+            Order::RunTask(RunTask { framework, task }) => {
+                let executor = task.executor.clone();
+                self.run(now, framework, task, executor, rng)?;
+            }
+            Order::RunTaskGroup(run) => {
+                for task in run.task_group.tasks {
+                    self.run(now, run.framework.clone(), task, Some(run.executor.clone()), rng)?;
+                }
+            }
+            Order::KillTask(kill) => self.kill(now, (kill.framework_id, kill.task_id), rng),
+            Order::Acknowledge(acknowledge) => {
+                self.acknowledge(now, &(acknowledge.framework_id, acknowledge.task_id), &acknowledge.uuid);
+            }
+            Order::Message(_) => {}
+            Order::ShutdownFramework(id) => self.shutdown_framework(now, &id, rng),
+            Order::ShutdownExecutor(shutdown) => {
+                let key = (shutdown.framework_id.clone(), shutdown.executor_id.clone());
+                if self.executors.contains_key(&key) {
+                    self.executor_exits(now, &key, TaskState::TaskKilled);
+                } else if self.tasks.contains_key(&(shutdown.framework_id.clone(), shutdown.executor_id.value.as_str().into())) {
+                    self.kill(now, (shutdown.framework_id, shutdown.executor_id.value.as_str().into()), rng);
+                }
+            }
+            Order::UpdateFramework(info) => {
+                let id = info.id.clone().ok_or("a framework without an id")?;
+                if let Some(known) = self.frameworks.get_mut(&id) {
+                    *known = info;
+                }
+            }
+            Order::Ping(number) => self.out.push(Frame::Pong(number)),
+            Order::Shutdown(_) => self.unregister(),
+        }
+        Ok(())
+    }
+
+    /// Does what is due.
+    pub fn wake(&mut self, now: Duration, rng: &mut Rng) {
+        let due: Vec<Key> = self.tasks.iter().filter(|(_, task)| task.due().is_some_and(|at| at <= now)).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            self.advance(now, &key, rng);
+        }
+        let idle: Vec<_> = self.executors.iter().filter(|(_, e)| e.idle_until.is_some_and(|at| at <= now)).map(|(key, _)| key.clone()).collect();
+        for key in idle {
+            self.executor_exits(now, &key, TaskState::TaskFailed);
+        }
+        let ended: Vec<FrameworkId> = self.shutting_down.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
+        for id in ended {
+            self.shutting_down.remove(&id);
+        }
+        if self.is_up() {
+            let overdue = self.updates.overdue(now);
+            overdue.into_iter().for_each(|sending| self.send(sending));
+        }
+    }
+
+    /// When it has something to do; not counting its link.
+    pub fn deadline(&self) -> Option<Duration> {
+        let tasks = self.tasks.values().filter_map(Task::due).min();
+        let executors = self.executors.values().filter_map(|executor| executor.idle_until).min();
+        let frameworks = self.shutting_down.values().copied().min();
+        let updates = if self.is_up() { self.updates.deadline() } else { None };
+        earliest([tasks, executors, frameworks, updates])
+    }
+
+    /// One of its executors crashes.
+    pub fn crash_executor(&mut self, now: Duration, rng: &mut Rng) {
+        let keys: Vec<_> = self.executors.keys().cloned().collect();
+        if let Some(key) = rng.pick(&keys) {
+            self.executor_exits(now, key, TaskState::TaskFailed);
+        }
+    }
+
+    /// Executors say something to their frameworks.
+    pub fn chatter(&mut self) {
+        for (framework_id, executor_id) in self.executors.keys() {
+            self.out.push(Frame::Message(tepui_api::link::ExecutorMessage {
+                framework_id: framework_id.clone(),
+                executor_id: executor_id.clone(),
+                data: b"hello".to_vec(),
+            }));
+        }
+    }
+
+    fn registered(&mut self, now: Duration, registered: Registered) -> Result<(), String> {
+        match self.id() {
+            Some(id) if *id != registered.agent_id => {
+                return Err(format!("{id} was registered as {}", registered.agent_id));
+            }
+            Some(_) => {}
+            None => self.info.id = Some(registered.agent_id.clone()),
+        }
+        let timeout = Duration::from_secs_f64(registered.ping_timeout_seconds);
+        self.link = Link::Up { silent_at: now + timeout, timeout };
+        let heads = self.updates.connect(now);
+        heads.into_iter().for_each(|sending| self.send(sending));
+        for unknown in registered.unknown_tasks {
+            let key = (unknown.framework_id, unknown.task_id);
+            if !self.tasks.contains_key(&key) && !self.updates.contains(&key) {
+                self.drop_task(now, &key, Reason::Reconciliation);
+            }
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        now: Duration,
+        framework: FrameworkInfo,
+        info: TaskInfo,
+        executor: Option<ExecutorInfo>,
+        rng: &mut Rng,
+    ) -> Result<(), String> {
+        let id = framework.id.clone().ok_or("a framework without an id")?;
+        let key = (id.clone(), info.task_id.clone());
+        if self.id() != Some(&info.agent_id) {
+            return Err(format!("{} was sent a task of agent {}", self.info.hostname, info.agent_id));
+        }
+        if self.shutting_down.contains_key(&id) || self.tasks.contains_key(&key) || self.updates.contains(&key) {
+            return Ok(());
+        }
+        self.frameworks.insert(id.clone(), framework);
+        let executor_id = executor.as_ref().map(|executor| executor.executor_id.clone());
+        if let Some(executor) = executor {
+            let at = (id.clone(), executor.executor_id.clone());
+            if self.exited.contains(&at) {
+                // It had ended before the coordinator knew.
+                self.drop_task(now, &key, Reason::ExecutorTerminated);
+                self.out.push(exited(&at));
+                return Ok(());
+            }
+            let entry = self.executors.entry(at);
+            entry.or_insert(Executor { info: executor, idle_until: None }).idle_until = None;
+        }
+        let uses = Resources::from_wire(&info.resources).map_err(|error| error.to_string())?;
+        let task = Task {
+            shown: shown(&id, &info, executor_id.clone()),
+            uses,
+            life: Life::Staging { until: now + rng.millis(20..=3000) },
+            executor: executor_id,
+            durable_at: now + rng.millis(1..=30),
+        };
+        self.tasks.insert(key, task);
+        let total = Resources::from_wire_lossy(&self.info.resources);
+        let used = self.used();
+        if !self.shrunk && !total.contains(&used) {
+            return Err(format!("{} has {total} and was told to run {used}", self.info.hostname));
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, now: Duration, key: &Key, rng: &mut Rng) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        match task.life {
+            Life::Staging { .. } if rng.chance(50) => self.end(now, key, TaskState::TaskFailed),
+            Life::Staging { .. } => {
+                let long = rng.chance(200);
+                let until = now + if long { rng.millis(60_000..=600_000) } else { rng.millis(100..=30_000) };
+                let end = if rng.chance(200) { TaskState::TaskFailed } else { TaskState::TaskFinished };
+                task.life = Life::Running { until, end };
+                if rng.chance(700) {
+                    self.update(now, key, TaskState::TaskStarting);
+                }
+                self.update(now, key, TaskState::TaskRunning);
+            }
+            Life::Running { end, .. } => self.end(now, key, end),
+            Life::Killing { .. } => self.end(now, key, TaskState::TaskKilled),
+            Life::Over => {}
+        }
+    }
+
+    fn kill(&mut self, now: Duration, key: Key, rng: &mut Rng) {
+        if self.shutting_down.contains_key(&key.0) {
+            return;
+        }
+        let Some(framework) = self.frameworks.get(&key.0) else { return };
+        let tells = has(framework, FrameworkCapability::TaskKillingState);
+        let Some(task) = self.tasks.get_mut(&key) else {
+            if !self.updates.contains(&key) {
+                self.drop_task(now, &key, Reason::ExecutorTerminated);
+            }
+            return;
+        };
+        match task.life {
+            Life::Staging { .. } => self.end(now, &key, TaskState::TaskKilled),
+            Life::Running { .. } => {
+                task.life = Life::Killing { until: now + rng.millis(10..=5000) };
+                if tells {
+                    self.update(now, &key, TaskState::TaskKilling);
+                }
+            }
+            Life::Killing { .. } | Life::Over => {}
+        }
+    }
+
+    fn end(&mut self, now: Duration, key: &Key, state: TaskState) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        if task.life == Life::Over {
+            return;
+        }
+        task.life = Life::Over;
+        let executor = task.executor.clone();
+        self.update(now, key, state);
+        if let Some(executor) = executor {
+            self.rest_executor(now, (key.0.clone(), executor));
+        }
+    }
+
+    /// An executor without tasks waits for more, and then ends.
+    fn rest_executor(&mut self, now: Duration, key: (FrameworkId, ExecutorId)) {
+        let busy = self.tasks.iter().any(|(task, t)| {
+            task.0 == key.0 && t.executor.as_ref() == Some(&key.1) && t.life != Life::Over
+        });
+        if !busy && let Some(executor) = self.executors.get_mut(&key) {
+            executor.idle_until = Some(now + Duration::from_secs(3));
+        }
+    }
+
+    fn executor_exits(&mut self, now: Duration, key: &(FrameworkId, ExecutorId), state: TaskState) {
+        self.executors.remove(key);
+        self.exited.insert(key.clone());
+        let tasks: Vec<Key> = (self.tasks.iter())
+            .filter(|(task, t)| task.0 == key.0 && t.executor.as_ref() == Some(&key.1))
+            .map(|(task, _)| task.clone())
+            .collect();
+        for task in tasks {
+            self.end(now, &task, state);
+        }
+        if self.is_up() {
+            self.out.push(exited(key));
+        }
+        self.retire_frameworks();
+    }
+
+    fn shutdown_framework(&mut self, now: Duration, id: &FrameworkId, rng: &mut Rng) {
+        if !self.frameworks.contains_key(id) {
+            return;
+        }
+        self.shutting_down.insert(id.clone(), now + rng.millis(10..=5000));
+        self.tasks.retain(|key, _| key.0 != *id);
+        self.executors.retain(|key, _| key.0 != *id);
+        let keys: Vec<Key> = self.updates.keys().filter(|key| key.0 == *id).cloned().collect();
+        for key in keys {
+            self.updates.remove(&key);
+        }
+        self.frameworks.remove(id);
+    }
+
+    fn acknowledge(&mut self, now: Duration, key: &Key, uuid: &[u8]) {
+        match self.updates.acknowledge(key, uuid) {
+            None => {}
+            Some(true) => {
+                self.acknowledged += 1;
+                if let Some(task) = self.tasks.remove(key) {
+                    self.completed.push_back(task.shown);
+                    while self.completed.len() > 8 {
+                        self.completed.pop_front();
+                    }
+                }
+                self.retire_frameworks();
+            }
+            Some(false) => {
+                if let Some(sending) = self.updates.send_head(key, now) {
+                    self.send(sending);
+                }
+            }
+        }
+    }
+
+    fn retire_frameworks(&mut self) {
+        let (tasks, executors, updates) = (&self.tasks, &self.executors, &self.updates);
+        self.frameworks.retain(|id, _| {
+            tasks.keys().any(|key| key.0 == *id)
+                || executors.keys().any(|key| key.0 == *id)
+                || updates.keys().any(|key| key.0 == *id)
+        });
+    }
+
+    /// Says of a task that it is not here.
+    fn drop_task(&mut self, now: Duration, key: &Key, reason: Reason) {
+        let aware = self.frameworks.get(&key.0).is_some_and(|f| has(f, FrameworkCapability::PartitionAware));
+        let state = if aware { TaskState::TaskDropped } else { TaskState::TaskLost };
+        let status = self.status(now, key, state, Some(reason));
+        self.push(now, key, status);
+    }
+
+    fn update(&mut self, now: Duration, key: &Key, state: TaskState) {
+        let status = self.status(now, key, state, None);
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.shown.state = status.state;
+            task.shown.statuses = vec![TaskStatus { data: None, ..status.clone() }];
+        }
+        self.push(now, key, status);
+    }
+
+    fn push(&mut self, now: Duration, key: &Key, status: TaskStatus) {
+        let connected = self.is_up();
+        if let Some(sending) = self.updates.push(key, status, connected, now) {
+            self.send(sending);
+        }
+    }
+
+    fn status(&mut self, now: Duration, key: &Key, state: TaskState, reason: Option<Reason>) -> TaskStatus {
+        self.next_update += 1;
+        let mut uuid = self.next_update.to_be_bytes().to_vec();
+        uuid.extend(self.instance.as_bytes().iter().take(8));
+        TaskStatus {
+            task_id: key.1.clone(),
+            state: state.into(),
+            source: Some(if reason.is_some() { Source::Agent } else { Source::Executor }.into()),
+            reason: reason.map(Into::into),
+            agent_id: self.info.id.clone(),
+            timestamp: Some(now.as_secs_f64()),
+            data: Some(self.next_update.to_be_bytes().to_vec()),
+            uuid: Some(uuid),
+            ..TaskStatus::default()
+        }
+    }
+
+    fn send(&mut self, sending: Sending) {
+        let Sending { key, status, latest } = sending;
+        if let Some(task) = self.tasks.get_mut(&key) {
+            task.shown.status_update_state = Some(status.state);
+            task.shown.status_update_uuid.clone_from(&status.uuid);
+        }
+        self.out.push(Frame::Update(StatusUpdate { framework_id: key.0, status, latest_state: latest.into() }));
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    fn due(&self) -> Option<Duration> {
+        match self.life {
+            Life::Staging { until } | Life::Running { until, .. } | Life::Killing { until } => Some(until),
+            Life::Over => None,
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        is_terminal(self.shown.state())
+    }
+}
+
+fn has(framework: &FrameworkInfo, capability: FrameworkCapability) -> bool {
+    framework.capabilities.iter().any(|has| has.r#type() == capability)
+}
+
+fn exited(key: &(FrameworkId, ExecutorId)) -> Frame {
+    Frame::ExecutorExited(ExecutorExited { framework_id: key.0.clone(), executor_id: key.1.clone(), status: 0 })
+}
+
+fn shown(framework: &FrameworkId, info: &TaskInfo, executor: Option<ExecutorId>) -> v1::Task {
+    v1::Task {
+        name: info.name.clone(),
+        task_id: info.task_id.clone(),
+        framework_id: framework.clone(),
+        executor_id: executor,
+        agent_id: info.agent_id.clone(),
+        state: TaskState::TaskStaging.into(),
+        resources: info.resources.clone(),
+        ..v1::Task::default()
+    }
+}
