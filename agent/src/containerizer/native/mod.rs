@@ -23,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tepui_api::resources::Resources;
 use tepui_api::v1::{ContainerId, ContainerStatus, Resource, ResourceStatistics};
 use tepui_images::{ImageStore, StoreOptions};
-use tepui_isolators::{Composition, Limitation, Limits};
+use tepui_isolators::{Composition, Isolator, Limitation, LimitationSender, Limits};
 use tepui_shim::{SignalScope, Zygote};
 use tokio::sync::{mpsc, watch};
 
@@ -62,6 +62,9 @@ pub struct Exited {
     /// The limit for which it was ended.
     pub limitation: Option<Limitation>,
 }
+
+/// Makes an isolator of somebody else's; it reports limits that containers overstep into the channel.
+pub type MakeIsolator = Box<dyn FnOnce(LimitationSender) -> Arc<dyn Isolator> + Send>;
 
 /// Makes containers. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -123,9 +126,24 @@ impl NativeContainerizer {
         settings: Settings,
         zygote: Zygote,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Exited>), SetupError> {
+        Self::with_isolators(settings, zygote, Vec::new())
+    }
+
+    /// As [`NativeContainerizer::new`], with isolators beyond those of `--isolation`, which act after them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_isolators(
+        settings: Settings,
+        zygote: Zygote,
+        custom: Vec<MakeIsolator>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Exited>), SetupError> {
         let (limitations, reported) = mpsc::unbounded_channel();
         let names: Vec<&str> = settings.isolation.iter().map(String::as_str).collect();
-        let composition = tepui_isolators::build(&names, &settings.isolators, &limitations)?;
+        let mut composition = tepui_isolators::build(&names, &settings.isolators, &limitations)?;
+        for make in custom {
+            composition.add(make(limitations.clone()));
+        }
         let images = ImageStore::open(&settings.image_store_dir, settings.image_options.clone())?;
         let layout = Layout::make(&settings.runtime_dir, &settings.work_dir)
             .map_err(|(path, source)| SetupError::Directory { path, source })?;
