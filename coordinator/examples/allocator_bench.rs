@@ -37,7 +37,7 @@ impl Cluster {
         for n in 0..frameworks {
             let role = if roles == 1 { "*".to_owned() } else { format!("role-{:05}", n % roles) };
             let terms = Terms { roles: BTreeSet::from([role]), ..Default::default() };
-            let key: FrameworkKey = allocator.add_framework(&format!("framework-{n:05}"), terms);
+            let key: FrameworkKey = allocator.add_framework(terms);
             allocator.activate_framework(key, Duration::ZERO);
         }
         let total = Resources::parse("cpus:24;mem:65536;disk:1000000;ports:[31000-32000]", "*").expect("resources");

@@ -12,6 +12,7 @@
 //! waits for the next interval, so that declining is no hot loop.
 
 mod filters;
+mod roomy;
 mod round;
 mod sorter;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tepui_api::resources::{Resource, ResourceName, ResourceQuantities, Resources};
 
 use filters::Filters;
+use roomy::Agents;
 use sorter::{ClientKey, Sorter};
 
 /// One framework, for as long as the allocator knows it. Never used again.
@@ -123,7 +125,7 @@ pub struct Allocator {
     agents: Vec<Option<Agent>>,
     filters: Filters,
     /// Active agents with free resources.
-    roomy: BTreeSet<AgentKey>,
+    roomy: Agents,
     soon: Dirty,
     later: Dirty,
     /// When `soon` is to be looked at.
@@ -136,7 +138,6 @@ pub struct Allocator {
 
 #[derive(Debug)]
 struct Framework {
-    name: Arc<str>,
     terms: Terms,
     active: bool,
     /// For each role it is in, or still holds something in.
@@ -180,7 +181,7 @@ impl Allocator {
             frameworks: Vec::new(),
             agents: Vec::new(),
             filters: Filters::default(),
-            roomy: BTreeSet::new(),
+            roomy: Agents::default(),
             soon: Dirty::default(),
             later: Dirty::default(),
             due: None,
@@ -196,10 +197,9 @@ impl Allocator {
     }
 
     /// A new framework. It gets nothing until it is activated.
-    pub fn add_framework(&mut self, id: &str, terms: Terms) -> FrameworkKey {
+    pub fn add_framework(&mut self, terms: Terms) -> FrameworkKey {
         let key = FrameworkKey(u32::try_from(self.frameworks.len()).unwrap_or(u32::MAX));
-        let framework =
-            Framework { name: id.into(), terms: Terms::default(), active: false, clients: BTreeMap::new() };
+        let framework = Framework { terms: Terms::default(), active: false, clients: BTreeMap::new() };
         self.frameworks.push(Some(framework));
         self.update_framework(key, terms, Duration::ZERO);
         key
@@ -348,7 +348,7 @@ impl Allocator {
     pub fn deactivate_agent(&mut self, key: AgentKey) {
         let Some(Some(agent)) = self.agents.get_mut(key.0 as usize) else { return };
         agent.active = false;
-        self.roomy.remove(&key);
+        self.roomy.remove(key);
     }
 
     /// Forgets an agent, of which nothing is charged any more.
@@ -356,7 +356,7 @@ impl Allocator {
         let Some(agent) = self.agents.get_mut(key.0 as usize).and_then(Option::take) else { return };
         debug_assert!(agent.taken.is_empty(), "what was charged on an agent is returned before it leaves");
         self.sorter.shrink_total(&agent.total.scalar_quantities());
-        self.roomy.remove(&key);
+        self.roomy.remove(key);
         self.filters.clear_agent(key);
         for dirty in [&mut self.soon, &mut self.later] {
             dirty.agents.remove(&key);
@@ -399,7 +399,7 @@ impl Allocator {
                         let until = now + refuse.max(self.options.interval);
                         self.filters.add(key, client, resources.clone(), until);
                     }
-                    if self.roomy.contains(&key) {
+                    if self.roomy.contains(key) {
                         self.later.agents.insert(key);
                     }
                 }
@@ -440,7 +440,11 @@ impl Allocator {
     fn charge_client(&mut self, key: AgentKey, client: ClientKey, resources: &Resources) {
         self.sorter.charge(client, &resources.scalar_quantities());
         if let Some(Some(agent)) = self.agents.get_mut(key.0 as usize) {
-            agent.taken += resources;
+            if agent.taken.is_empty() {
+                agent.taken = resources.clone();
+            } else {
+                agent.taken += resources;
+            }
             agent.free -= resources;
             self.free_changed(key);
         }
@@ -451,12 +455,12 @@ impl Allocator {
         if agent.active && !agent.free.is_empty() {
             self.roomy.insert(key);
         } else {
-            self.roomy.remove(&key);
+            self.roomy.remove(key);
         }
     }
 
     fn mark_agent(&mut self, key: AgentKey, now: Duration) {
-        if self.roomy.contains(&key) {
+        if self.roomy.contains(key) {
             self.soon.agents.insert(key);
             self.due.get_or_insert(now + self.options.delay);
         }
@@ -476,7 +480,7 @@ impl Allocator {
         if let Some(client) = framework.clients.get(role) {
             return *client;
         }
-        let client = self.sorter.add(role, key, framework.name.clone());
+        let client = self.sorter.add(role, key);
         framework.clients.insert(role.into(), client);
         client
     }

@@ -1,7 +1,7 @@
 //! One round: what is free and has to be looked at again goes to whose turn it is.
 //!
-//! Guarantees and limits of roles will have their place here, in [`Allocator::offerable`]: it says how
-//! much of what is free a framework may have.
+//! Guarantees and limits of roles have their place in [`Allocator::offer`], where it is decided how much
+//! of what is free a framework may have.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -47,9 +47,9 @@ impl Allocator {
     fn candidates(&mut self, dirty: &Dirty) -> Vec<AgentKey> {
         let mut agents: Vec<AgentKey> = if dirty.clients.is_empty() {
             let marked: BTreeSet<AgentKey> = dirty.agents.iter().chain(dirty.pairs.keys()).copied().collect();
-            marked.intersection(&self.roomy).copied().collect()
+            marked.into_iter().filter(|agent| self.roomy.contains(*agent)).collect()
         } else {
-            self.roomy.iter().copied().collect()
+            self.roomy.iter().collect()
         };
         for last in (1..agents.len()).rev() {
             let other = self.next_random() % (last as u64 + 1);
@@ -100,42 +100,27 @@ impl Allocator {
         {
             return Outcome::NotThis;
         }
-        let stripped;
-        let resources = if agent.plain {
-            &agent.free
-        } else {
-            match self.offerable(&agent.free, framework, role) {
-                Ok(resources) => {
-                    stripped = resources;
-                    &stripped
-                }
+        let part = match agent.plain {
+            true => None,
+            false => match offerable(&agent.free, framework, role) {
+                Ok(part) => Some(part),
                 Err(outcome) => return outcome,
-            }
+            },
         };
+        let resources = part.as_ref().unwrap_or(&agent.free);
         let minimum = framework.terms.minimum.get(&**role).unwrap_or(&self.options.minimum);
         if !enough(resources, minimum) || self.filters.blocks(key, client, resources, now) {
             return Outcome::NotThis;
         }
-        let resources = resources.clone();
         let role = role.clone();
+        let resources = match (part, self.agents.get_mut(key.0 as usize)) {
+            (Some(part), _) => part,
+            (None, Some(Some(agent))) => std::mem::take(&mut agent.free),
+            (None, _) => return Outcome::NothingLeft,
+        };
         self.charge_client(key, client, &resources);
         grants.push(Grant { framework: owner, role, agent: key, resources });
         Outcome::Granted
-    }
-
-    /// What of the free resources a framework may have in a role.
-    #[expect(clippy::unused_self, reason = "limits of roles are reckoned from the allocator's state")]
-    fn offerable(&self, free: &Resources, framework: &Framework, role: &str) -> Result<Resources, Outcome> {
-        let for_role = free.filter(|resource| resource.is_allocatable_to(role));
-        if for_role.is_empty() {
-            return Err(Outcome::NothingForRole);
-        }
-        let knows = framework.terms.knows;
-        Ok(for_role.filter(|resource: &Resource| {
-            (knows.shared || !resource.is_shared())
-                && (knows.revocable || !resource.is_revocable())
-                && (knows.refined || !resource.has_refined_reservations())
-        }))
     }
 
     /// The next number of a SplitMix64 sequence.
@@ -162,6 +147,22 @@ fn enough(resources: &Resources, minimum: &[ResourceQuantities]) -> bool {
     if resources.is_empty() || minimum.is_empty() {
         return !resources.is_empty();
     }
-    let quantities = resources.to_quantities();
-    minimum.iter().any(|least| quantities.contains(least))
+    // Ranges and sets seldom decide, and cost more to count.
+    let amounts = resources.scalar_quantities();
+    minimum.iter().any(|least| amounts.contains(least))
+        || minimum.iter().any(|least| resources.contains_quantities(least))
+}
+
+/// What of an agent's free resources a framework may have in a role, when not all of them are plain.
+fn offerable(free: &Resources, framework: &Framework, role: &str) -> Result<Resources, Outcome> {
+    let for_role = free.filter(|resource| resource.is_allocatable_to(role));
+    if for_role.is_empty() {
+        return Err(Outcome::NothingForRole);
+    }
+    let knows = framework.terms.knows;
+    Ok(for_role.filter(|resource: &Resource| {
+        (knows.shared || !resource.is_shared())
+            && (knows.revocable || !resource.is_revocable())
+            && (knows.refined || !resource.has_refined_reservations())
+    }))
 }

@@ -1,7 +1,7 @@
 //! Whose turn it is: the tree of roles with the frameworks in them, in order of dominant share.
 //!
-//! A level of the tree is sorted by (share ÷ weight, how often it was given something, name), as in
-//! Mesos: first among the top-level roles, then among the roles below one and the frameworks right in
+//! A level of the tree is sorted by (share ÷ weight, how often it was given something, who came first):
+//! first among the top-level roles, then among the roles below one and the frameworks right in
 //! it taken together, then among those frameworks. A charge moves one entry on each level, so the order
 //! is always up to date; only a change of the cluster's total makes all shares be reckoned anew.
 
@@ -21,10 +21,10 @@ pub(crate) struct ClientKey(pub(crate) u32);
 struct NodeKey(u32);
 
 /// Where an entry stands on its level. Shares are never negative, so their bits sort as they do.
-type Rank<T> = (u64, u64, Arc<str>, T);
+type Rank<T> = (u64, u64, T);
 
 /// Where a framework stands in the whole tree: the ranks of the entries above it, from the top, and its own.
-type Place = (Vec<Rank<()>>, Rank<()>);
+type Place = (Vec<Rank<Child>>, Rank<ClientKey>);
 
 /// What stands beside each other below one role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +62,6 @@ struct Node {
 #[derive(Debug)]
 struct Client {
     framework: FrameworkKey,
-    name: Arc<str>,
     role: NodeKey,
     held: Held,
     active: bool,
@@ -88,8 +87,8 @@ impl Held {
         self.share = dominant_share(&self.amounts, total) / weight;
     }
 
-    fn rank<T>(&self, name: &Arc<str>, entry: T) -> Rank<T> {
-        (self.share.max(0.0).to_bits(), self.times, name.clone(), entry)
+    fn rank<T>(&self, entry: T) -> Rank<T> {
+        (self.share.max(0.0).to_bits(), self.times, entry)
     }
 }
 
@@ -109,10 +108,10 @@ impl Sorter {
     }
 
     /// Adds a framework to a role. It takes no part until it is activated.
-    pub(crate) fn add(&mut self, role: &str, framework: FrameworkKey, name: Arc<str>) -> ClientKey {
+    pub(crate) fn add(&mut self, role: &str, framework: FrameworkKey) -> ClientKey {
         let role = self.node_for(role);
         let key = ClientKey(u32::try_from(self.clients.len()).unwrap_or(u32::MAX));
-        self.clients.push(Some(Client { framework, name, role, held: Held::default(), active: false }));
+        self.clients.push(Some(Client { framework, role, held: Held::default(), active: false }));
         self.node_mut(role).references += 1;
         key
     }
@@ -131,7 +130,7 @@ impl Sorter {
         }
         let client = self.client_mut(key);
         client.active = true;
-        let (rank, role) = (client.held.rank(&client.name, key), client.role);
+        let (rank, role) = (client.held.rank(key), client.role);
         self.node_mut(role).clients.insert(rank);
         if self.node(role).clients.len() == 1 {
             self.show(role, Child::Own);
@@ -144,7 +143,7 @@ impl Sorter {
             return;
         }
         client.active = false;
-        let (rank, role) = (client.held.rank(&client.name, key), client.role);
+        let (rank, role) = (client.held.rank(key), client.role);
         let removed = self.node_mut(role).clients.remove(&rank);
         debug_assert!(removed, "an active framework stands in its role");
         if self.node(role).clients.is_empty() {
@@ -209,19 +208,12 @@ impl Sorter {
         self.total = total;
         for at in 0..self.nodes.len() {
             let Some(node) = &self.nodes[at] else { continue };
-            let children = node.children.iter().map(|entry| match entry.3 {
-                Child::Own => node.own.rank(&node.name, Child::Own),
-                Child::Role(key) => {
-                    let child = self.node(key);
-                    child.subtree.rank(&child.name, Child::Role(key))
-                }
+            let children = node.children.iter().map(|entry| match entry.2 {
+                Child::Own => node.own.rank(Child::Own),
+                Child::Role(key) => self.node(key).subtree.rank(Child::Role(key)),
             });
             let children = children.collect();
-            let clients = node.clients.iter().map(|entry| {
-                let client = self.client(entry.3);
-                client.held.rank(&client.name, entry.3)
-            });
-            let clients = clients.collect();
+            let clients = node.clients.iter().map(|entry| self.client(entry.2).held.rank(entry.2)).collect();
             if let Some(node) = &mut self.nodes[at] {
                 node.children = children;
                 node.clients = clients;
@@ -245,43 +237,43 @@ impl Sorter {
         let client = self.client(key);
         let mut at = client.role;
         let own = self.node(at);
-        let mut path = vec![own.own.rank(&own.name, ())];
+        let mut path = vec![own.own.rank(Child::Own)];
         while let Some(parent) = self.node(at).parent {
             let node = self.node(at);
-            path.push(node.subtree.rank(&node.name, ()));
+            path.push(node.subtree.rank(Child::Role(at)));
             at = parent;
         }
         path.reverse();
-        (path, client.held.rank(&client.name, ()))
+        (path, client.held.rank(key))
     }
 
     fn change(&mut self, key: ClientKey, change: impl Fn(&mut Held)) {
         let total = std::mem::take(&mut self.total);
         let client = self.client_mut(key);
         let (role, active) = (client.role, client.active);
-        let before = client.held.rank(&client.name, key);
+        let before = client.held.rank(key);
         change(&mut client.held);
         client.held.weigh(&total, 1.0);
-        let after = client.held.rank(&client.name, key);
+        let after = client.held.rank(key);
         let node = self.node_mut(role);
         if active {
             node.clients.remove(&before);
             node.clients.insert(after);
         }
-        let before = node.own.rank(&node.name, Child::Own);
+        let before = node.own.rank(Child::Own);
         change(&mut node.own);
         node.own.weigh(&total, 1.0);
         if node.children.remove(&before) {
-            node.children.insert(node.own.rank(&node.name, Child::Own));
+            node.children.insert(node.own.rank(Child::Own));
         }
         let mut at = role;
         while let Some(parent) = self.node(at).parent {
             let node = self.node_mut(at);
-            let before = node.subtree.rank(&node.name, Child::Role(at));
+            let before = node.subtree.rank(Child::Role(at));
             change(&mut node.subtree);
             let weight = node.weight;
             node.subtree.weigh(&total, weight);
-            let after = node.subtree.rank(&node.name, Child::Role(at));
+            let after = node.subtree.rank(Child::Role(at));
             let siblings = &mut self.node_mut(parent).children;
             if siblings.remove(&before) {
                 siblings.insert(after);
@@ -317,8 +309,8 @@ impl Sorter {
 
     fn rank_of(&self, at: NodeKey, child: Child) -> Rank<Child> {
         match child {
-            Child::Own => self.node(at).own.rank(&self.node(at).name, child),
-            Child::Role(key) => self.node(key).subtree.rank(&self.node(key).name, child),
+            Child::Own => self.node(at).own.rank(child),
+            Child::Role(key) => self.node(key).subtree.rank(child),
         }
     }
 
@@ -406,8 +398,8 @@ impl Walk {
         loop {
             if let Some((role, last)) = &mut self.clients {
                 if let Some(rank) = after(&sorter.node(*role).clients, last.as_ref()) {
-                    *last = Some(rank.clone());
-                    return Some(rank.3);
+                    *last = Some(*rank);
+                    return Some(rank.2);
                 }
                 self.clients = None;
             }
@@ -416,8 +408,8 @@ impl Walk {
                 self.path.pop();
                 continue;
             };
-            let entry = rank.3;
-            *last = Some(rank.clone());
+            let entry = rank.2;
+            *last = Some(*rank);
             match entry {
                 Child::Own => self.clients = Some((*node, None)),
                 Child::Role(key) => self.path.push((key, None)),

@@ -28,8 +28,8 @@ fn in_roles(roles: &[&str]) -> Terms {
     Terms { roles: roles.iter().map(|role| (*role).to_owned()).collect(), ..Default::default() }
 }
 
-fn framework(allocator: &mut Allocator, id: &str, role: &str) -> FrameworkKey {
-    let key = allocator.add_framework(id, in_roles(&[role]));
+fn framework(allocator: &mut Allocator, role: &str) -> FrameworkKey {
+    let key = allocator.add_framework(in_roles(&[role]));
     allocator.activate_framework(key, Duration::ZERO);
     key
 }
@@ -59,29 +59,28 @@ fn share_out(allocator: &mut Allocator, frameworks: &[FrameworkKey], agents: usi
 #[test]
 fn roles_share_before_frameworks_do() {
     let mut a = allocator(&[]);
-    let keys = [("1", "x"), ("2", "x"), ("3", "x"), ("4", "y")].map(|(id, role)| framework(&mut a, id, role));
+    let keys = ["x", "x", "x", "y"].map(|role| framework(&mut a, role));
     assert_eq!(share_out(&mut a, &keys, 60), [10, 10, 10, 30]);
 }
 
 #[test]
 fn weights_shift_the_shares() {
     let mut a = allocator(&[("x", 3.0)]);
-    let keys = [("1", "x"), ("2", "y")].map(|(id, role)| framework(&mut a, id, role));
+    let keys = ["x", "y"].map(|role| framework(&mut a, role));
     assert_eq!(share_out(&mut a, &keys, 40), [30, 10]);
 }
 
 #[test]
 fn a_role_and_those_below_it_share_what_is_theirs() {
     let mut a = allocator(&[]);
-    let keys = [("1", "eng"), ("2", "eng/web"), ("3", "eng/web/a"), ("4", "ops")];
-    let keys = keys.map(|(id, role)| framework(&mut a, id, role));
+    let keys = ["eng", "eng/web", "eng/web/a", "ops"].map(|role| framework(&mut a, role));
     assert_eq!(share_out(&mut a, &keys, 80), [20, 10, 10, 40]);
 }
 
 #[test]
 fn the_dominant_resource_counts() {
     let mut a = allocator(&[]);
-    let (thin, wide) = (framework(&mut a, "thin", "x"), framework(&mut a, "wide", "y"));
+    let (thin, wide) = (framework(&mut a, "x"), framework(&mut a, "y"));
     let traits = AgentTraits { multi_role: true, hierarchical_role: true };
     let base = a.add_agent(traits, resources("cpus:100;mem:1000"));
     // A tenth of the CPUs is more than a twentieth of the memory.
@@ -97,7 +96,7 @@ fn the_dominant_resource_counts() {
 #[test]
 fn nothing_changed_nothing_done() {
     let mut a = allocator(&[]);
-    framework(&mut a, "1", "*");
+    framework(&mut a, "*");
     for _ in 0..10 {
         agent(&mut a, "cpus:1;mem:100");
     }
@@ -110,7 +109,7 @@ fn nothing_changed_nothing_done() {
 #[test]
 fn what_comes_back_is_offered_when_it_may() {
     let mut a = allocator(&[]);
-    let key = framework(&mut a, "1", "*");
+    let key = framework(&mut a, "*");
     let on = agent(&mut a, "cpus:4;mem:100");
     let all = a.run(Duration::ZERO).remove(0).resources;
     let half = resources("cpus:2;mem:50");
@@ -142,7 +141,7 @@ fn minimums_of_frameworks_replace_the_default() {
         minimum: BTreeMap::from([("*".to_owned(), minimum)]),
         ..in_roles(&["*"])
     };
-    let picky = a.add_framework("picky", terms(vec![least("cpus:8"), least("mem:500;ports:2")]));
+    let picky = a.add_framework(terms(vec![least("cpus:8"), least("mem:500;ports:2")]));
     a.activate_framework(picky, Duration::ZERO);
     agent(&mut a, "cpus:7;mem:499");
     assert!(a.run(Duration::ZERO).is_empty());
@@ -155,7 +154,7 @@ fn minimums_of_frameworks_replace_the_default() {
 #[test]
 fn frameworks_with_many_roles_leave_some() {
     let mut a = allocator(&[]);
-    let key = a.add_framework("1", in_roles(&["x", "y"]));
+    let key = a.add_framework(in_roles(&["x", "y"]));
     a.activate_framework(key, Duration::ZERO);
     let on = agent(&mut a, "cpus(x):1;cpus(y):1");
     let roles: BTreeSet<_> = a.run(Duration::ZERO).into_iter().map(|grant| grant.role).collect();

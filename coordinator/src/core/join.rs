@@ -170,13 +170,25 @@ impl Core {
     /// closed meanwhile is treated as one that has just lost it.
     pub(super) fn settle(&mut self, id: &AgentId, link: LinkId, unknown_tasks: Vec<KnownTask>) {
         let uptime = self.now.uptime;
+        if !self.joining.open.contains(&link) {
+            self.observe_agent(id);
+            if self.agent(id).is_some_and(|agent| !agent.connected()) {
+                self.disconnect_agent(id);
+            }
+            return;
+        }
         let Some(agent) = self.agent_mut(id) else { return };
         let old = agent.link.replace(link);
         let key = agent.key;
-        self.links.insert(link, id.clone());
         if let Some(old) = old.filter(|old| *old != link) {
             self.close_link(old);
         }
+        if !self.joining.open.contains(&link) {
+            // Nothing can be said over it any more.
+            self.observe_agent(id);
+            return self.disconnect_agent(id);
+        }
+        self.links.insert(link, id.clone());
         let timeout = self.settings.agent_ping_timeout * self.settings.max_agent_ping_timeouts;
         let registered = Registered {
             agent_id: id.clone(),
@@ -185,12 +197,7 @@ impl Core {
         };
         self.frame(id, Frame::Registered(registered));
         self.observe_agent(id);
-        if self.joining.open.contains(&link) {
-            self.allocator.activate_agent(key, uptime);
-        } else {
-            self.links.remove(&link);
-            self.disconnect_agent(id);
-        }
+        self.allocator.activate_agent(key, uptime);
     }
 
     /// Refuses a registration.

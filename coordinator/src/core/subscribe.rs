@@ -105,7 +105,7 @@ impl Core {
         suppressed: &[String],
         constraints: Option<Arc<OfferConstraints>>,
     ) {
-        let key = self.allocator.add_framework(&id.value, terms(&info, suppressed));
+        let key = self.allocator.add_framework(terms(&info, suppressed));
         let mut framework = Framework::new(id.clone(), Arc::new(info), Connection::Recovered, key);
         framework.offer_constraints = constraints;
         self.frameworks_by_key.insert(key, id.clone());
