@@ -177,13 +177,14 @@ impl Core {
             }
             return;
         }
+        let open = self.joining.open.contains(&link);
         let Some(agent) = self.agent_mut(id) else { return };
-        let old = agent.link.replace(link);
+        let old = std::mem::replace(&mut agent.link, open.then_some(link));
         let key = agent.key;
         if let Some(old) = old.filter(|old| *old != link) {
             self.close_link(old);
         }
-        if !self.joining.open.contains(&link) {
+        if !open {
             // Nothing can be said over it any more.
             self.observe_agent(id);
             return self.disconnect_agent(id);
