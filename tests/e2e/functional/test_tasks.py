@@ -319,7 +319,7 @@ def test_updates_come_again_until_they_are_acknowledged(shared_cluster):
 def test_an_image_named_by_the_task(shared_cluster, framework, images):
     container = {"type": "MESOS", "mesos": {"image": {"type": "DOCKER", "docker": {"name": images.archive}}}}
     out = run_and_read(shared_cluster, framework, "cat /etc/from-second-layer; pwd; echo $FROM_IMAGE", container=container)
-    assert out == f"second\n/mnt/mesos/sandbox\nyes\n", out
+    assert out == "second\n/home/app\nyes\n", "its files, its working directory, its environment"
 
 
 def test_an_image_from_a_registry_named_by_the_task(shared_cluster, framework, images):

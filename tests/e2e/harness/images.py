@@ -14,7 +14,7 @@ import tempfile
 from . import trees, wait, web
 
 TOOLS = ("umoci", "skopeo", "docker-registry", "busybox")
-ENTRYPOINT_MARK = "image's own command"
+ENTRYPOINT_MARK = "said by the image"
 
 
 class Images:
@@ -54,7 +54,7 @@ class Images:
         self._sh(
             "umoci", "config", "--image", tag,
             "--config.entrypoint", "/bin/sh", "--config.entrypoint", "-c",
-            "--config.cmd", f"echo {ENTRYPOINT_MARK!r}".replace("'", '"'),
+            "--config.cmd", f"echo {ENTRYPOINT_MARK}",
             "--config.env", "PATH=/bin", "--config.env", "FROM_IMAGE=yes", "--config.workingdir", "/home/app",
         )  # fmt: skip
         self._sh("skopeo", "--insecure-policy", "copy", f"oci:{tag}", f"docker-archive:{self.archive}:busybox:latest")

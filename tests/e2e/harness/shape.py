@@ -41,8 +41,3 @@ def differences(observed, value, path=""):
 def unexplained(found, allowed):
     """Differences without a reason. `allowed` is a dict of patterns of lines to reasons."""
     return [line for line in found if not any(fnmatch.fnmatchcase(line, pattern) for pattern in allowed)]
-
-
-def unused(found, allowed):
-    """Patterns that explain nothing any more, so that the list of differences stays true."""
-    return [pattern for pattern in allowed if not any(fnmatch.fnmatchcase(line, pattern) for line in found)]
