@@ -177,17 +177,11 @@ impl Core {
             }
             return;
         }
-        let open = self.joining.open.contains(&link);
         let Some(agent) = self.agent_mut(id) else { return };
-        let old = std::mem::replace(&mut agent.link, open.then_some(link));
+        let old = agent.link.replace(link);
         let key = agent.key;
         if let Some(old) = old.filter(|old| *old != link) {
             self.close_link(old);
-        }
-        if !open {
-            // Nothing can be said over it any more.
-            self.observe_agent(id);
-            return self.disconnect_agent(id);
         }
         self.links.insert(link, id.clone());
         let timeout = self.settings.agent_ping_timeout * self.settings.max_agent_ping_timeouts;
