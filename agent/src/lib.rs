@@ -15,7 +15,8 @@
 //!    again until the framework's acknowledgement has come back over the link. Then the store forgets the task.
 //!
 //! [`http`] answers readers from snapshots of the core and from the sandboxes. [`flags`], [`resources`] and [`identity`] say what
-//! the agent was told, what it has, and how it shows itself; [`agent`] puts all together and is the way in: [`start`].
+//! the agent was told, what it has, and how it shows itself; [`agent`] puts all together and is the way in: [`start`], or [`Builder`] for an agent with
+//! isolators of one's own.
 //!
 //! An agent that is stopped, or killed at any instant, leaves its containers running. The next one with its work directory finds
 //! them by the store, takes them over and reports what ended meanwhile.
@@ -32,5 +33,5 @@ mod sandbox;
 mod shell;
 mod store;
 
-pub use agent::{Running, StartError, start};
+pub use agent::{Builder, Running, StartError, start};
 pub use core::End;

@@ -92,7 +92,8 @@ fn it_stops_at_mount_points() {
         let treasure = base.join("treasure");
         fs::create_dir_all(treasure.join("below")).unwrap();
         fs::write(treasure.join("below/file"), "kept").unwrap();
-        let cases: [(&str, &dyn Fn(&Path)); 4] = [
+        type Case<'a> = (&'a str, &'a dyn Fn(&Path));
+        let cases: [Case<'_>; 4] = [
             ("deep below", &|tree| {
                 fs::create_dir_all(tree.join("a/b")).unwrap();
                 bind(&treasure, &tree.join("a/b"));

@@ -1,5 +1,7 @@
 //! Containers by shims, from the zygote's fork to the last leftover. Needs root.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::fs;

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tepui_api::v1::ContainerId;
+use tepui_isolators::{Isolator, LimitationSender};
 use tepui_shim::Zygote;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::containerizer::{self, NativeContainerizer};
+use crate::containerizer::{self, MakeIsolator, NativeContainerizer};
 use crate::core::{Config, ContainerEvent, Core, End, Launch, StoredState};
 use crate::flags::Settings;
 use crate::http::{Context, Server};
@@ -141,23 +142,70 @@ impl Running {
     }
 }
 
-/// Starts an agent. The zygote was forked before this process had a second thread.
+/// An agent to be started: its settings, and isolators of one's own.
+///
+/// ```no_run
+/// # async fn example(settings: tepui_agent::flags::Settings, zygote: tepui_shim::Zygote) -> Result<(), tepui_agent::StartError> {
+/// # struct Mine;
+/// # impl tepui_isolators::Isolator for Mine { fn name(&self) -> &str { "mine" } }
+/// let agent = tepui_agent::Builder::new(settings)
+///     .isolator(|_limitations| std::sync::Arc::new(Mine))
+///     .start(zygote)
+///     .await?;
+/// # agent.stop().await; Ok(()) }
+/// ```
+pub struct Builder {
+    settings: Settings,
+    isolators: Vec<MakeIsolator>,
+}
+
+// === impl Builder ===
+
+impl Builder {
+    /// An agent with these settings.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, isolators: Vec::new() }
+    }
+
+    /// Adds an isolator, which acts after those of `--isolation`. It is made with the channel into which it reports
+    /// containers that overstep a limit.
+    #[must_use]
+    pub fn isolator(
+        mut self,
+        make: impl FnOnce(LimitationSender) -> Arc<dyn Isolator> + Send + 'static,
+    ) -> Self {
+        self.isolators.push(Box::new(make));
+        self
+    }
+
+    /// Starts the agent. The zygote was forked before this process had a second thread.
+    ///
+    /// # Errors
+    /// When a setting is wrong, the address is in use, the state on disk cannot be read or belongs to another agent, or
+    /// containers cannot be made on this machine.
+    pub async fn start(self, zygote: Zygote) -> Result<Running, StartError> {
+        let Self { mut settings, isolators } = self;
+        settings.work_dir = make_work_dir(&settings.work_dir)?;
+        let native = native::settings(&settings)?;
+        if settings.cgroups_favor_dynmods
+            && let Err(error) = tepui_isolators::cgroups::favor_dynmods(true)
+        {
+            tracing::info!(%error, "containers start some milliseconds later than they could");
+        }
+        let (containerizer, exits) = NativeContainerizer::with_isolators(native, zygote, isolators)
+            .map_err(|error| StartError::Containerizer(error.to_string()))?;
+        let ends = containerizer::forward(exits);
+        start_over(settings, Arc::new(containerizer), ends).await
+    }
+}
+
+/// Starts an agent with what `--isolation` names.
 ///
 /// # Errors
-/// When a setting is wrong, the address is in use, the state on disk cannot be read or belongs to another agent, or
-/// containers cannot be made on this machine.
-pub async fn start(mut settings: Settings, zygote: Zygote) -> Result<Running, StartError> {
-    settings.work_dir = make_work_dir(&settings.work_dir)?;
-    let native = native::settings(&settings)?;
-    if settings.cgroups_favor_dynmods
-        && let Err(error) = tepui_isolators::cgroups::favor_dynmods(true)
-    {
-        tracing::info!(%error, "containers start some milliseconds later than they could");
-    }
-    let (containerizer, exits) = NativeContainerizer::new(native, zygote)
-        .map_err(|error| StartError::Containerizer(error.to_string()))?;
-    let ends = containerizer::forward(exits);
-    start_over(settings, Arc::new(containerizer), ends).await
+/// As [`Builder::start`].
+pub async fn start(settings: Settings, zygote: Zygote) -> Result<Running, StartError> {
+    Builder::new(settings).start(zygote).await
 }
 
 /// Starts an agent over whatever makes containers.

@@ -1,5 +1,7 @@
 //! The native containerizer, from what a task asks for to the last leftover. Needs root.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[path = "../../shim/tests/support/harness.rs"]
 mod harness;
 mod layout;

@@ -55,7 +55,8 @@ def test_events(cluster, language):
     assert stream.wait("TASK_ADDED")["task_added"]["task"]["task_id"]["value"] == task_id
 
     def states():
-        return [e["task_updated"]["state"] for e in stream.events if e["type"] == "TASK_UPDATED"]
+        # `task_updated.state` is the latest one that the agent knows, and so may be ahead of the update.
+        return [e["task_updated"]["status"]["state"] for e in stream.events if e["type"] == "TASK_UPDATED"]
 
     wait.until(lambda: states() == ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"], 10, "every state was told")
     framework.teardown()

@@ -43,6 +43,8 @@ pub struct Agent {
     pub acknowledged: u64,
     shutting_down: BTreeMap<FrameworkId, Duration>,
     exited: BTreeSet<(FrameworkId, ExecutorId)>,
+    /// Executors that it named when it registered, and that have ended since, before the answer.
+    untold: Vec<(FrameworkId, ExecutorId)>,
     completed: VecDeque<v1::Task>,
     /// Numbers all updates, whatever their task.
     next_update: u64,
@@ -104,6 +106,7 @@ impl Agent {
             acknowledged: 0,
             shutting_down: BTreeMap::new(),
             exited: BTreeSet::new(),
+            untold: Vec::new(),
             completed: VecDeque::new(),
             next_update: 0,
         }
@@ -122,6 +125,7 @@ impl Agent {
         self.link = Link::Registering { give_up_at: now + Duration::from_secs(20) };
         self.updates.disconnect();
         self.out.clear();
+        self.untold.clear();
         let going_on = |id: &FrameworkId| !self.shutting_down.contains_key(id);
         let tasks: Vec<v1::Task> = self.tasks.values().map(|task| task.shown.clone()).collect();
         let executors: Vec<ExecutorInfo> = self.executors.values().map(|executor| executor.info.clone()).collect();
@@ -303,6 +307,9 @@ impl Agent {
         self.link = Link::Up { silent_at: now + timeout, timeout };
         let heads = self.updates.connect(now);
         heads.into_iter().for_each(|sending| self.send(sending));
+        for key in std::mem::take(&mut self.untold) {
+            self.out.push(exited(&key));
+        }
         for unknown in registered.unknown_tasks {
             let key = (unknown.framework_id, unknown.task_id);
             if !self.tasks.contains_key(&key) && !self.updates.contains(&key) {
@@ -437,6 +444,8 @@ impl Agent {
         }
         if self.is_up() {
             self.out.push(exited(key));
+        } else {
+            self.untold.push(key.clone());
         }
         self.retire_frameworks();
     }

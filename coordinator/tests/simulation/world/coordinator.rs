@@ -8,7 +8,7 @@ use tepui_api::v1::MasterInfo;
 use tepui_coordinator::core::{Core, Input, Now, Output, Recovered, Reply, RequestId, Settings, StreamHeader, StreamId};
 use tepui_coordinator::registry::{MemoryRegistry, Registry};
 
-use super::{Arrival, Event, Host, World};
+use super::{Arrival, Event, Host, Traced, World};
 use crate::ledger::Ledger;
 use crate::rng::Rng;
 
@@ -178,13 +178,16 @@ impl World {
     /// One step: the core takes the input in, the ledger checks, the outputs go on their way.
     fn step_with(&mut self, input: Input) -> Result<Vec<Output>, String> {
         self.steps += 1;
-        if self.trace.len() == self.traced {
+        let now = self.clocks();
+        self.trace.push_back(Traced { step: self.steps, now: self.now, input: input.clone(), outputs: Vec::new() });
+        if self.trace.len() > self.traced {
             self.trace.pop_front();
         }
-        self.trace.push_back((self.steps, self.now, input.clone()));
-        let now = self.clocks();
         let (Some(core), Some(ledger)) = (&mut self.host.core, &mut self.host.ledger) else { return Ok(Vec::new()) };
         let outputs = core.step(now, input.clone());
+        if let Some(last) = self.trace.back_mut() {
+            last.outputs.clone_from(&outputs);
+        }
         ledger.check(core, now, &input, &outputs)?;
         self.note(&outputs);
         for output in &outputs {

@@ -19,7 +19,7 @@ use tepui_api::link::agent_frame::Body as Frame;
 use tepui_api::link::coordinator_frame::Body as Order;
 use tepui_api::v1::scheduler::{Call, Event as Told};
 use tepui_coordinator::core::{
-    Core, Input, LinkId, OperatorCall, Reply, Settings, StreamHeader, StreamId, Ticket,
+    Core, Input, LinkId, OperatorCall, Output, Reply, Settings, StreamHeader, StreamId, Ticket,
 };
 use tepui_coordinator::registry::MemoryRegistry;
 
@@ -45,10 +45,18 @@ pub struct World {
     frameworks: Vec<Node<Framework>>,
     links: BTreeMap<LinkId, Wire>,
     streams: BTreeMap<StreamId, Wire>,
-    trace: VecDeque<(u64, Duration, Input)>,
+    trace: VecDeque<Traced>,
     /// How many inputs a report shows.
     traced: usize,
     tally: Tally,
+}
+
+/// A step, for the report.
+struct Traced {
+    step: u64,
+    now: Duration,
+    input: Input,
+    outputs: Vec<Output>,
 }
 
 /// The coordinator's machine.
@@ -192,9 +200,14 @@ impl World {
     /// The last inputs, for a report.
     pub fn report(&self) -> String {
         let mut text = String::new();
-        for (step, now, input) in &self.trace {
-            let line = shorten(&format!("{input:?}"));
+        // Who asks for many wants them whole.
+        let limit = if self.traced > 100 { usize::MAX } else { 1000 };
+        for Traced { step, now, input, outputs } in &self.trace {
+            let line = shorten(&format!("{input:?}"), limit);
             let _ = writeln!(text, "  {step:>6} at {:>12.3} s  {line}", now.as_secs_f64());
+            for output in outputs {
+                let _ = writeln!(text, "  {step:>6}      → {}", shorten(&format!("{output:?}"), limit / 2));
+            }
         }
         text
     }
@@ -445,7 +458,7 @@ impl World {
 }
 
 /// What a message prints as, without what is not in it.
-fn shorten(text: &str) -> String {
+fn shorten(text: &str, limit: usize) -> String {
     let mut short = text.to_owned();
     for absent in [": None", ": []", ": {}"] {
         while let Some(at) = short.find(absent) {
@@ -455,8 +468,8 @@ fn shorten(text: &str) -> String {
             short.replace_range(field..end, "");
         }
     }
-    if short.len() > 1200 {
-        let end = (0..=1200).rev().find(|at| short.is_char_boundary(*at)).unwrap_or(0);
+    if short.len() > limit {
+        let end = (0..=limit).rev().find(|at| short.is_char_boundary(*at)).unwrap_or(0);
         short.truncate(end);
         short.push('…');
     }

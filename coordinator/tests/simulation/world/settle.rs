@@ -82,7 +82,8 @@ impl World {
             if let Some((_, task)) = model.updates.keys().find(|key| owned.contains(&key.0)) {
                 return Some(format!("{name} has an update of task {task} that is not acknowledged"));
             }
-            if let Some((_, task)) = agent.tasks.iter().find(|key| !model.tasks.contains_key(*key)) {
+            let lacks = |key: &Key| !model.tasks.contains_key(key) && owned.contains(&key.0);
+            if let Some((_, task)) = agent.tasks.iter().find(|key| lacks(key)) {
                 return Some(format!("the coordinator believes in task {task}, which {name} does not have"));
             }
             let of_nobody = |key: &Key| !owned.contains(&key.0) && model.tasks.get(key).is_some_and(Task::is_over);
