@@ -3,8 +3,9 @@
 mod native;
 #[cfg(test)]
 mod tests;
+mod threads;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::containerizer::{self, MakeIsolator, NativeContainerizer};
-use crate::core::{Config, ContainerEvent, Core, End, Launch, StoredState};
+use crate::core::{Config, ContainerEvent, Core, End, Found, Launch, StoredState};
 use crate::flags::Settings;
 use crate::http::{Context, Server};
 use crate::link::{self, LinkEvent, Master, MasterError};
@@ -29,6 +30,7 @@ use crate::shell::backend::Backend;
 use crate::shell::{Clock, Containers, Event, Handle, Shell};
 use crate::store::{Store, StoreError};
 use crate::identity;
+use threads::{Thread, Workers};
 
 /// A sandbox is never removed earlier than this after its task, however full the disk.
 const YOUNGEST: Duration = Duration::from_secs(60);
@@ -80,6 +82,9 @@ pub enum StartError {
     /// `--docker_registry` is wrong.
     #[error("--docker_registry: {0}")]
     Registry(#[from] tepui_images::ReferenceError),
+    /// The system has no thread left.
+    #[error("cannot start the agent's threads: {0}")]
+    Threads(#[source] std::io::Error),
     /// Containers cannot be made on this machine, or those of an earlier run cannot be found again.
     #[error("{0}")]
     Containerizer(String),
@@ -90,7 +95,9 @@ pub enum StartError {
 pub struct Running {
     address: SocketAddr,
     handle: Handle,
-    shell: JoinHandle<()>,
+    shell: Thread,
+    /// Where containers are made. Ends with the agent.
+    _workers: Workers,
     server: Server,
     link: JoinHandle<()>,
     link_closed: Arc<Notify>,
@@ -100,7 +107,7 @@ pub struct Running {
 }
 
 /// Ends of containers, as the containerizer tells them.
-pub(crate) type Ends = mpsc::UnboundedReceiver<(ContainerId, ContainerEvent)>;
+type Ends = mpsc::UnboundedReceiver<(ContainerId, ContainerEvent)>;
 
 // === impl Running ===
 
@@ -122,8 +129,7 @@ impl Running {
     /// Stops the agent. Its containers go on; the next agent with this work directory takes them over.
     pub async fn stop(self) {
         self.handle.tell(Event::Stop);
-        // A shell that panicked has stopped, too.
-        let _ = self.shell.await;
+        self.shell.ended().await;
         self.link.abort();
         self.sweeper.abort();
         self.server.stop().await;
@@ -193,10 +199,13 @@ impl Builder {
         {
             tracing::info!(%error, "containers start some milliseconds later than they could");
         }
-        let (containerizer, exits) = NativeContainerizer::with_isolators(native, zygote, isolators)
-            .map_err(|error| StartError::Containerizer(error.to_string()))?;
-        let ends = containerizer::forward(exits);
-        start_over(settings, Arc::new(containerizer), ends).await
+        let workers = Workers::start().map_err(StartError::Threads)?;
+        let (containerizer, ends) = workers.within(|| {
+            let made = NativeContainerizer::with_isolators(native, zygote, isolators);
+            made.map(|(containerizer, exits)| (containerizer, containerizer::forward(exits)))
+                .map_err(|error| StartError::Containerizer(error.to_string()))
+        })?;
+        start_over(settings, Arc::new(containerizer), ends, workers).await
     }
 }
 
@@ -209,10 +218,11 @@ pub async fn start(settings: Settings, zygote: Zygote) -> Result<Running, StartE
 }
 
 /// Starts an agent over whatever makes containers.
-pub(crate) async fn start_over(
+async fn start_over(
     mut settings: Settings,
     backend: Arc<dyn Backend>,
     ends: Ends,
+    workers: Workers,
 ) -> Result<Running, StartError> {
     let clock = Clock::start();
     let began = Instant::now();
@@ -232,17 +242,19 @@ pub(crate) async fn start_over(
     check_unchanged(&state, &config, &settings)?;
 
     let files = Arc::new(Files::default());
-    let containers = Containers::new(Arc::clone(&backend), Arc::clone(&files), handle.clone());
+    let containers =
+        Containers::new(Arc::clone(&backend), Arc::clone(&files), handle.clone(), workers.handle());
     let mut core = Core::new(config, seed());
     let mut first = Vec::new();
-    recover(&mut core, clock, state, &backend, &containers, &mut first).await?;
+    let found = find(&state, &backend, &containers, &workers).await?;
+    core.recover(clock.now(), state, &found, &mut first);
     if let Some(id) = &core.snapshot().agent.id {
         attach_all(&files, &settings.work_dir, id);
     }
 
     let reconnect = Arc::new(Notify::new());
     let (shell, ended) = Shell::new(core, store, containers, events, Arc::clone(&reconnect), clock);
-    let shell = tokio::spawn(shell.run(first));
+    let shell = Thread::start("agent-core", shell.run(first)).map_err(StartError::Threads)?;
     tokio::spawn(forward(ends, handle.clone()));
     let link_closed = Arc::new(Notify::new());
     let link = tokio::spawn(link::run(
@@ -268,6 +280,7 @@ pub(crate) async fn start_over(
         address: SocketAddr::V4(bound),
         handle,
         shell,
+        _workers: workers,
         server,
         link,
         link_closed,
@@ -330,15 +343,13 @@ fn seed() -> [u8; 32] {
     rand::random()
 }
 
-/// Finds the containers of an earlier run and hands all to the core.
-async fn recover(
-    core: &mut Core,
-    clock: Clock,
-    state: StoredState,
+/// Finds the containers of an earlier run.
+async fn find(
+    state: &StoredState,
     backend: &Arc<dyn Backend>,
     containers: &Containers,
-    first: &mut Vec<crate::core::Output>,
-) -> Result<(), StartError> {
+    workers: &Workers,
+) -> Result<HashMap<ContainerId, Found>, StartError> {
     let known: Vec<(ContainerId, Arc<Launch>)> = state.launches().collect();
     for (id, launch) in &known {
         containers.adopt(id.clone(), launch.directory.clone());
@@ -346,9 +357,10 @@ async fn recover(
     if !known.is_empty() {
         tracing::info!(containers = known.len(), "looking for the containers of an earlier run");
     }
-    let found = backend.recover(known).await.map_err(StartError::Containerizer)?;
-    core.recover(clock.now(), state, &found, first);
-    Ok(())
+    let backend = Arc::clone(backend);
+    let found = workers.handle().spawn(async move { backend.recover(known).await });
+    let found = found.await.map_err(|error| StartError::Containerizer(error.to_string()))?;
+    found.map_err(StartError::Containerizer)
 }
 
 async fn forward(mut ends: Ends, handle: Handle) {

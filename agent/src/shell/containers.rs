@@ -19,6 +19,8 @@ pub(crate) struct Containers {
     backend: Arc<dyn Backend>,
     files: Arc<Files>,
     handle: Handle,
+    /// Where commands are carried out.
+    workers: tokio::runtime::Handle,
     /// The sandboxes of containers that are not destroyed.
     directories: Arc<Mutex<HashMap<ContainerId, PathBuf>>>,
 }
@@ -26,8 +28,13 @@ pub(crate) struct Containers {
 // === impl Containers ===
 
 impl Containers {
-    pub(crate) fn new(backend: Arc<dyn Backend>, files: Arc<Files>, handle: Handle) -> Self {
-        Self { backend, files, handle, directories: Arc::default() }
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        files: Arc<Files>,
+        handle: Handle,
+        workers: tokio::runtime::Handle,
+    ) -> Self {
+        Self { backend, files, handle, workers, directories: Arc::default() }
     }
 
     /// A container that an earlier process made.
@@ -42,7 +49,7 @@ impl Containers {
     /// Begins to carry out a command; what comes of it is an event.
     pub(crate) fn perform(&self, id: ContainerId, command: ContainerCommand) {
         let this = self.clone();
-        tokio::spawn(async move {
+        self.workers.spawn(async move {
             let event = match command {
                 ContainerCommand::Prepare(launch) => Some(this.prepare(&id, launch).await),
                 ContainerCommand::Start => Some(this.start(&id).await),

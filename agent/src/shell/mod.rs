@@ -3,12 +3,12 @@
 //! ```text
 //!   link ──frames──►┐                         ┌──► store ──Stored──┐
 //!   containers ────►│ events ─► Core::step ─► │ outputs            ├──► events
-//!   store ─────────►│     (one task)          ├──► containers ─────┘
+//!   store ─────────►│     (one thread)        ├──► containers ─────┘
 //!   timer, readers ►┘                         └──► link
 //! ```
 //!
-//! [`Shell::run`] is one task that owns the core. Nothing in it waits for anything but the next event: commands to containers run
-//! as tasks of their own ([`containers`]), the store has a thread, and frames go into a queue.
+//! [`Shell::run`] owns the core and has a thread for itself. Nothing in it waits for anything but the next event: commands to
+//! containers run as tasks on other threads ([`containers`]), the store has a thread, and frames go into a queue.
 
 pub mod backend;
 mod containers;
@@ -155,8 +155,7 @@ impl Shell {
             }
         }
         // The store writes what it was given before its thread ends.
-        let store = self.store;
-        let _ = tokio::task::spawn_blocking(move || drop(store)).await;
+        drop(self.store);
     }
 
     /// Takes one event in; whether to stop after it.

@@ -115,8 +115,7 @@ async fn a_task_is_killed() {
     world.wait_for(TaskRunning).await;
     let kill = KillTask { framework_id: "F".into(), task_id: "t".into(), kill_policy: None };
     world.coordinator.send(Body::KillTask(kill));
-    let updates = world.updates_of("t").await;
-    assert_eq!(states(&updates), [TaskKilled]);
+    assert_eq!(states(&world.updates_of("t").await), [TaskKilled]);
     world.stop().await;
 }
 
@@ -136,9 +135,10 @@ async fn an_agent_that_was_killed_comes_back_with_its_tasks() {
     let register = world.register().await;
     assert_eq!(register.agent.id, Some("A".into()));
     assert_eq!(register.tasks.len(), 2);
-    assert_eq!(states(&world.updates_of("gone").await), [TaskFailed]);
+    // The last acknowledgements may have been lost in the crash.
+    assert_eq!(states(&world.updates_of("gone").await).last(), Some(&TaskFailed));
     world.containers.exit(&on, 0);
-    assert_eq!(states(&world.updates_of("on").await), [TaskFinished]);
+    assert_eq!(states(&world.updates_of("on").await).last(), Some(&TaskFinished));
     world.stop().await;
 }
 
@@ -153,7 +153,7 @@ async fn a_coordinator_that_comes_back_hears_what_it_missed() {
     world.containers.exit(&container, 0);
     let register = world.register().await;
     assert_eq!(register.tasks[0].task_id, "t".into());
-    assert_eq!(states(&world.updates_of("t").await), [TaskFinished]);
+    assert_eq!(states(&world.updates_of("t").await).last(), Some(&TaskFinished));
     world.stop().await;
 }
 

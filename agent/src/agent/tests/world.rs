@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::registered;
+use crate::agent::threads::Workers;
 use crate::agent::{Running, StartError, start_over};
 use crate::core::{ContainerEvent, Found, Launch};
 use crate::flags::Settings;
@@ -62,7 +63,7 @@ impl World {
 
     pub async fn try_restart(&mut self) -> Result<(), StartError> {
         let ends = self.containers.listen();
-        self.agent = Some(start_over(self.settings.clone(), self.containers.clone(), ends).await?);
+        self.agent = Some(start_over(self.settings.clone(), self.containers.clone(), ends, Workers::start().unwrap()).await?);
         Ok(())
     }
 
