@@ -95,14 +95,17 @@ def test_tasks_that_end_while_the_agent_is_down_are_reported(big_cluster):
     wait.until(lambda: not big_cluster.task_leftovers(), 15, "nothing is left")
 
 
-def test_agent_killed_again_and_again_while_tasks_start(big_cluster):
+@pytest.mark.parametrize("root", ["host", "image"])
+def test_agent_killed_again_and_again_while_tasks_start(big_cluster, images, root):
     """A kill at any instant: each task ends as it should, or is told as lost; none is forgotten and nothing stays."""
+    container = {"type": "MESOS", "mesos": {"image": {"type": "DOCKER", "docker": {"name": images.archive}}}}
+    more = {"container": container} if root == "image" else {}
     framework = Framework(big_cluster.master, failover_timeout=3600.0, checkpoint=True)
     framework.subscribe()
     names = []
     for turn in range(5):
         offer = framework.offer(1, 320)
-        made = [task("sleep 0.3", f"turn{turn}-{n}", agent_id=offer["agent_id"]) for n in range(10)]
+        made = [task("sleep 0.3", f"turn{turn}-{n}", agent_id=offer["agent_id"], **more) for n in range(10)]
         framework.launch(offer, made, {"refuse_seconds": 0})
         names += [t["task_id"]["value"] for t in made]
         time.sleep(0.02 + 0.06 * turn)  # Another instant of the launch each turn.
