@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use tepui_api::resources::{AttributeError, ResourceError, Resources, TextError, parse_attributes, parse_list};
+use tepui_api::resources::{
+    AttributeError, ResourceError, Resources, TextError, parse_attributes, parse_list,
+};
 use tepui_api::v1::{self, Attribute};
 
 /// The ports that are offered unless others are named: Mesos' default.
@@ -46,10 +48,15 @@ pub enum DetectError {
 ///
 /// # Errors
 /// When the text is wrong, or something that it does not name cannot be found out.
-pub fn detect(text: Option<&str>, default_role: &str, work_dir: &Path) -> Result<Vec<v1::Resource>, DetectError> {
+pub fn detect(
+    text: Option<&str>,
+    default_role: &str,
+    work_dir: &Path,
+) -> Result<Vec<v1::Resource>, DetectError> {
     let text = match text.map(str::trim) {
-        Some(path) if path.starts_with('/') => std::fs::read_to_string(path)
-            .map_err(|source| DetectError::File { path: path.into(), source })?,
+        Some(path) if path.starts_with('/') => {
+            std::fs::read_to_string(path).map_err(|source| DetectError::File { path: path.into(), source })?
+        }
         other => other.unwrap_or_default().to_owned(),
     };
     // A resource of amount 0 is one that is named: it is not looked for, and not offered either.

@@ -151,10 +151,11 @@ impl Known<'_> {
             let value = value.or_else(|| is_boolean(flag).then(|| "true".to_owned()));
             return Ok((flag.get_long().unwrap_or(name).to_owned(), value));
         }
-        if let Some(flag) = name.strip_prefix("no_").and_then(|name| self.find(name)) {
-            if value.is_none() && is_boolean(flag) {
-                return Ok((flag.get_long().unwrap_or(name).to_owned(), Some("false".to_owned())));
-            }
+        if let Some(flag) = name.strip_prefix("no_").and_then(|name| self.find(name))
+            && value.is_none()
+            && is_boolean(flag)
+        {
+            return Ok((flag.get_long().unwrap_or(name).to_owned(), Some("false".to_owned())));
         }
         let bare = name.strip_prefix("no_").unwrap_or(name);
         if let Some((name, why)) = self.absent.iter().find(|(absent, _)| *absent == name || *absent == bare) {

@@ -40,7 +40,8 @@ impl Cluster {
             let key: FrameworkKey = allocator.add_framework(terms);
             allocator.activate_framework(key, Duration::ZERO);
         }
-        let total = Resources::parse("cpus:24;mem:65536;disk:1000000;ports:[31000-32000]", "*").expect("resources");
+        let total =
+            Resources::parse("cpus:24;mem:65536;disk:1000000;ports:[31000-32000]", "*").expect("resources");
         let traits = AgentTraits { multi_role: true, hierarchical_role: true };
         for _ in 0..agents {
             let key: AgentKey = allocator.add_agent(traits, total.clone());
@@ -74,7 +75,9 @@ fn millis(time: Duration) -> f64 {
 
 fn main() {
     println!("{:<58} {:>13} {:>13} {:>8}", "", "median", "worst", "grants");
-    for (agents, frameworks, roles) in [(2_000, 2_000, 1), (2_000, 2_000, 2_000), (3_000, 3_000, 3_000), (50_000, 1_000, 1)] {
+    for (agents, frameworks, roles) in
+        [(2_000, 2_000, 1), (2_000, 2_000, 2_000), (3_000, 3_000, 3_000), (50_000, 1_000, 1)]
+    {
         let name = format!("{agents} agents, {frameworks} frameworks, {roles} roles");
         let mut times = Vec::new();
         let mut idle = Vec::new();

@@ -81,12 +81,18 @@ impl Bench {
     fn run(&mut self) {
         let info = FrameworkInfo { user: "u".into(), name: "bench".into(), ..Default::default() };
         let subscribe = call::Subscribe { framework_info: info, ..Default::default() };
-        let call = Call { r#type: Some(Type::Subscribe.into()), subscribe: Some(subscribe), ..Default::default() };
+        let call =
+            Call { r#type: Some(Type::Subscribe.into()), subscribe: Some(subscribe), ..Default::default() };
         self.inbox.push_back(Input::Subscribe { request: RequestId(0), stream: STREAM, call });
-        let total = Resources::parse("cpus:32;mem:65536;ports:[31000-32000]", "*").expect("resources").to_wire();
+        let total =
+            Resources::parse("cpus:32;mem:65536;ports:[31000-32000]", "*").expect("resources").to_wire();
         for n in 0..AGENTS {
             let register = Register {
-                agent: AgentInfo { hostname: format!("host-{n}"), resources: total.clone(), ..Default::default() },
+                agent: AgentInfo {
+                    hostname: format!("host-{n}"),
+                    resources: total.clone(),
+                    ..Default::default()
+                },
                 version: "1".into(),
                 instance: n.to_string(),
                 address: format!("10.0.{}.{}:5051", n / 256, n % 256),

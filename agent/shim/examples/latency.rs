@@ -3,7 +3,12 @@
 //! Needs root. Under `chrt -f 10` other work on the machine does not count (which is why no `cpu` cgroup is entered: real-time
 //! processes may not). The scratch directory is removed by this process, which sees none of the containers' mounts.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "an example may fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "an example may fail by panicking"
+)]
 
 #[path = "../tests/support/mod.rs"]
 #[allow(dead_code)]

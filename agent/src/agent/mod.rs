@@ -22,6 +22,7 @@ use crate::containerizer::{self, MakeIsolator, NativeContainerizer};
 use crate::core::{Config, ContainerEvent, Core, End, Found, Launch, StoredState};
 use crate::flags::Settings;
 use crate::http::{Context, Server};
+use crate::identity;
 use crate::link::{self, LinkEvent, Master, MasterError};
 use crate::resources::{self, DetectError};
 use crate::sandbox::files::Files;
@@ -29,7 +30,6 @@ use crate::sandbox::{attach_all, gc};
 use crate::shell::backend::Backend;
 use crate::shell::{Clock, Containers, Event, Handle, Shell};
 use crate::store::{Store, StoreError};
-use crate::identity;
 use threads::{Thread, Workers};
 
 /// A sandbox is never removed earlier than this after its task, however full the disk.

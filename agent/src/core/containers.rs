@@ -77,7 +77,9 @@ impl Core {
         task.life = Life::Running;
         let limit = task.info.max_completion_time;
         self.update(now, key, Verdict::executor(TaskState::TaskRunning), false, out);
-        if let Some(nanoseconds) = limit.and_then(|limit| u64::try_from(limit.nanoseconds).ok()).filter(|n| *n > 0) {
+        if let Some(nanoseconds) =
+            limit.and_then(|limit| u64::try_from(limit.nanoseconds).ok()).filter(|n| *n > 0)
+        {
             let at = now.monotonic + Duration::from_nanos(nanoseconds);
             self.timers.insert((at, Timer::Completion(key.clone())));
         }
@@ -188,11 +190,9 @@ pub(super) fn exit_verdict(
     debug_assert!(is_terminal(exited.state));
     match killed {
         None => exited,
-        Some(KillCause::CompletionTime) => Verdict {
-            state: TaskState::TaskFailed,
-            reason: Some(Reason::MaxCompletionTimeReached),
-            ..exited
-        },
+        Some(KillCause::CompletionTime) => {
+            Verdict { state: TaskState::TaskFailed, reason: Some(Reason::MaxCompletionTimeReached), ..exited }
+        }
         // Without a status the wish is fulfilled all the same, but nobody can say by what.
         Some(_) if status.is_none() => exited,
         Some(_) => Verdict { state: TaskState::TaskKilled, ..exited },

@@ -34,7 +34,10 @@ impl Core {
             Body::UpdateFramework(info) => self.update_framework(info, out),
             Body::Ping(number) => self.ping(now, number, out),
             Body::Shutdown(shutdown) => {
-                tracing::warn!(message = shutdown.message, "the coordinator asks this agent to end all and to stop");
+                tracing::warn!(
+                    message = shutdown.message,
+                    "the coordinator asks this agent to end all and to stop"
+                );
                 self.wind_up(now, WindUp::End(End::Asked(shutdown.message)), out);
             }
         }
@@ -52,8 +55,7 @@ impl Core {
         let user = self.config.switch_user.then(|| refusal::user_of(&framework, &info));
         let container = ContainerId::new(uuid::Uuid::from_bytes(self.uuid()).to_string());
         let Some(agent) = self.agent_id() else { return };
-        let directory =
-            paths::run(&self.config.work_dir, agent, &key.framework, &key.task.value, &container);
+        let directory = paths::run(&self.config.work_dir, agent, &key.framework, &key.task.value, &container);
         let variables = environment::Variables {
             config: &self.config,
             agent,

@@ -48,8 +48,12 @@ impl Frameworks {
         if !self.active.contains_key(id) {
             let past = self.completed.iter().position(|f| f.info.id.as_ref() == Some(id));
             let completed = past.map(|at| self.completed.remove(at).completed).unwrap_or_default();
-            let fresh =
-                Framework { info: info.clone(), fate: FrameworkFate::Active, tasks: OrdMap::new(), completed };
+            let fresh = Framework {
+                info: info.clone(),
+                fate: FrameworkFate::Active,
+                tasks: OrdMap::new(),
+                completed,
+            };
             self.active.insert(id.clone(), fresh);
         }
         let framework = self.active.entry(id.clone());

@@ -17,8 +17,8 @@
 //! [`Core::step`] never fails and never blocks. Readers get a [`Snapshot`], which costs nothing to make.
 
 mod containers;
-mod frameworks;
 mod frames;
+mod frameworks;
 mod input;
 mod kill;
 mod recovery;
@@ -327,7 +327,8 @@ impl Core {
 
     /// A framework with no tasks and no updates here becomes history.
     fn retire_if_idle(&mut self, id: &FrameworkId) -> Option<Write> {
-        let idle = self.frameworks.get(id)?.tasks.is_empty() && self.streams.of_framework(id).next().is_none();
+        let idle =
+            self.frameworks.get(id)?.tasks.is_empty() && self.streams.of_framework(id).next().is_none();
         idle.then(|| {
             self.frameworks.retire(id);
             Write::RemoveFramework(id.clone())

@@ -78,7 +78,8 @@ impl StoredState {
         let with_container = self.tasks.iter().filter(|task| !task.record.container.value.is_empty());
         with_container.map(|task| {
             let record = &task.record;
-            let framework = self.frameworks.iter().find(|(info, _)| info.id.as_ref() == Some(&record.key.framework));
+            let framework =
+                self.frameworks.iter().find(|(info, _)| info.id.as_ref() == Some(&record.key.framework));
             let launch = Launch {
                 key: record.key.clone(),
                 framework: Arc::new(framework.map(|(info, _)| info.clone()).unwrap_or_default()),

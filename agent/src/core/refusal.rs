@@ -35,7 +35,10 @@ pub fn of_task(task: &TaskInfo) -> Option<String> {
     let secret = (command.environment.iter().flat_map(|e| &e.variables))
         .find(|variable| variable.r#type() == environment::variable::Type::Secret);
     if let Some(variable) = secret {
-        return Some(format!("the environment variable '{}' is a secret, which is not implemented yet", variable.name));
+        return Some(format!(
+            "the environment variable '{}' is a secret, which is not implemented yet",
+            variable.name
+        ));
     }
     if task.health_check.is_some() {
         return Some("health checks are not implemented yet".to_owned());
@@ -94,7 +97,9 @@ mod tests {
         let checked = TaskInfo { health_check: Some(HealthCheck::default()), ..task(shell("true")) };
         assert!(of_task(&checked).unwrap().contains("health checks"));
         let docker = ContainerInfo { r#type: container_info::Type::Docker as i32, ..Default::default() };
-        assert!(of_task(&TaskInfo { container: Some(docker), ..task(shell("true")) }).unwrap().contains("Docker"));
+        assert!(
+            of_task(&TaskInfo { container: Some(docker), ..task(shell("true")) }).unwrap().contains("Docker")
+        );
     }
 
     #[test]

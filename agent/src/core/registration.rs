@@ -132,7 +132,10 @@ impl Core {
 
     pub(super) fn refused(&mut self, now: Now, refused: Refused, out: &mut Vec<Output>) {
         if refused.register_anew {
-            tracing::warn!(message = refused.message, "the coordinator does not know this agent: it begins anew");
+            tracing::warn!(
+                message = refused.message,
+                "the coordinator does not know this agent: it begins anew"
+            );
             self.wind_up(now, WindUp::RegisterAnew, out);
         } else {
             tracing::error!(message = refused.message, "the coordinator refuses this agent");

@@ -11,7 +11,9 @@ use tepui_api::v1::task_status::{Reason, Source};
 use tepui_api::v1::{
     AgentId, CheckInfo, CheckStatusInfo, ContainerId, ContainerStatus, ExecutorId, FrameworkInfo,
     NetworkInfo, Resource, TaskResourceLimitation, TaskState, TaskStatus, check_info,
-    check_status_info::{Command, Http, Tcp}, framework_info::capability, network_info::IpAddress,
+    check_status_info::{Command, Http, Tcp},
+    framework_info::capability,
+    network_info::IpAddress,
 };
 
 use super::input::Limitation;

@@ -311,7 +311,10 @@ mod tests {
         streams.connect(ZERO);
         assert_eq!(streams.acknowledge(ZERO, &key(), &[2; 16]), Acknowledged::Ignored);
         assert_eq!(streams.acknowledge(ZERO, &key(), b"?"), Acknowledged::Ignored);
-        assert!(matches!(streams.acknowledge(ZERO, &key(), &[1; 16]), Acknowledged::Head { next: Some(_), .. }));
+        assert!(matches!(
+            streams.acknowledge(ZERO, &key(), &[1; 16]),
+            Acknowledged::Head { next: Some(_), .. }
+        ));
         assert_eq!(streams.acknowledge(ZERO, &key(), &[1; 16]), Acknowledged::Ignored, "a second time");
     }
 

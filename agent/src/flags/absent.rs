@@ -71,7 +71,10 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("http_credentials", AUTHENTICATION),
     ("http_executor_domain_sockets", EXECUTORS),
     ("http_heartbeat_interval", EXECUTORS),
-    ("image_gc_config", "images are not removed by themselves yet: stop the agent and remove --docker_store_dir"),
+    (
+        "image_gc_config",
+        "images are not removed by themselves yet: stop the agent and remove --docker_store_dir",
+    ),
     ("image_provisioner_backend", "images are always mounted as overlays"),
     ("ingress_burst", PORT_MAPPING),
     ("ingress_ceil_limit", PORT_MAPPING),
@@ -126,7 +129,10 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("xfs_kill_containers", XFS),
     ("xfs_project_range", XFS),
     ("xfs_quota_headroom", XFS),
-    ("zk_session_timeout", "coordinators found over ZooKeeper are not built yet: name one with --master=HOST:PORT"),
+    (
+        "zk_session_timeout",
+        "coordinators found over ZooKeeper are not built yet: name one with --master=HOST:PORT",
+    ),
 ];
 
 const AUTHENTICATION: &str = "there is no authentication yet: let only trusted hosts reach the port";

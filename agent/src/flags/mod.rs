@@ -94,8 +94,12 @@ pub struct Settings {
     pub switch_user: bool,
 
     /// Where a container with an image finds its sandbox
-    #[arg(long = "sandbox_directory", value_name = "PATH", default_value = "/mnt/mesos/sandbox",
-          help_heading = "Containers")]
+    #[arg(
+        long = "sandbox_directory",
+        value_name = "PATH",
+        default_value = "/mnt/mesos/sandbox",
+        help_heading = "Containers"
+    )]
     pub sandbox_directory: String,
 
     /// Variables for all tasks: a JSON object of strings
@@ -103,8 +107,12 @@ pub struct Settings {
     pub executor_environment_variables: Option<Variables>,
 
     /// How long a task has between SIGTERM and SIGKILL when its framework is removed
-    #[arg(long = "executor_shutdown_grace_period", value_name = "DURATION", default_value = "5secs",
-          help_heading = "Containers")]
+    #[arg(
+        long = "executor_shutdown_grace_period",
+        value_name = "DURATION",
+        default_value = "5secs",
+        help_heading = "Containers"
+    )]
     pub executor_shutdown_grace_period: Duration,
 
     /// Told to tasks whose framework checkpoints, as MESOS_SUBSCRIPTION_BACKOFF_MAX
@@ -118,13 +126,21 @@ pub struct Settings {
 
     /// Where images are pulled from when their name does not say: a registry's URL, or an absolute path of a
     /// directory with archives
-    #[arg(long = "docker_registry", value_name = "URL", default_value = "https://registry-1.docker.io",
-          help_heading = "Images")]
+    #[arg(
+        long = "docker_registry",
+        value_name = "URL",
+        default_value = "https://registry-1.docker.io",
+        help_heading = "Images"
+    )]
     pub docker_registry: String,
 
     /// Directory of unpacked images
-    #[arg(long = "docker_store_dir", value_name = "DIR", default_value = "/tmp/mesos/store/docker",
-          help_heading = "Images")]
+    #[arg(
+        long = "docker_store_dir",
+        value_name = "DIR",
+        default_value = "/tmp/mesos/store/docker",
+        help_heading = "Images"
+    )]
     pub docker_store_dir: PathBuf,
 
     /// Name of the cgroup above those of the containers
@@ -173,8 +189,12 @@ pub struct Settings {
     pub default_container_shm_size: Option<Bytes>,
 
     /// Time between two looks at the size of a sandbox
-    #[arg(long = "container_disk_watch_interval", value_name = "DURATION", default_value = "15secs",
-          help_heading = "Disk")]
+    #[arg(
+        long = "container_disk_watch_interval",
+        value_name = "DURATION",
+        default_value = "15secs",
+        help_heading = "Disk"
+    )]
     pub container_disk_watch_interval: Duration,
 
     /// End containers whose sandbox is larger than their disk
@@ -191,7 +211,12 @@ pub struct Settings {
     pub gc_disk_headroom: Headroom,
 
     /// Time between two looks for sandboxes to remove
-    #[arg(long = "disk_watch_interval", value_name = "DURATION", default_value = "1mins", help_heading = "Disk")]
+    #[arg(
+        long = "disk_watch_interval",
+        value_name = "DURATION",
+        default_value = "1mins",
+        help_heading = "Disk"
+    )]
     pub disk_watch_interval: Duration,
 
     /// What to do with tasks of an earlier run: "reconnect", the only one yet
@@ -200,17 +225,30 @@ pub struct Settings {
 
     /// Which changes of the agent's resources, attributes and address a restart may bring: "equal" (none), the
     /// only one yet
-    #[arg(long = "reconfiguration_policy", value_name = "POLICY", default_value = "equal",
-          help_heading = "Recovery")]
+    #[arg(
+        long = "reconfiguration_policy",
+        value_name = "POLICY",
+        default_value = "equal",
+        help_heading = "Recovery"
+    )]
     pub reconfiguration_policy: ReconfigurationPolicy,
 
     /// Told to tasks whose framework checkpoints, as MESOS_RECOVERY_TIMEOUT
-    #[arg(long = "recovery_timeout", value_name = "DURATION", default_value = "15mins", help_heading = "Recovery")]
+    #[arg(
+        long = "recovery_timeout",
+        value_name = "DURATION",
+        default_value = "15mins",
+        help_heading = "Recovery"
+    )]
     pub recovery_timeout: Duration,
 
     /// How many ended tasks of a framework are remembered
-    #[arg(long = "max_completed_executors_per_framework", value_name = "N", default_value_t = 150,
-          help_heading = "Recovery")]
+    #[arg(
+        long = "max_completed_executors_per_framework",
+        value_name = "N",
+        default_value_t = 150,
+        help_heading = "Recovery"
+    )]
     pub max_completed_executors_per_framework: usize,
 }
 
@@ -282,7 +320,8 @@ impl Settings {
             Some(directory) => directory.clone(),
             None => {
                 let text = self.work_dir.to_string_lossy();
-                let name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+                let name: String =
+                    text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
                 PathBuf::from("/run/tepui").join(name.trim_matches('_'))
             }
         }

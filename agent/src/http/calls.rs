@@ -34,7 +34,10 @@ where
 
 /// The lists that Mesos shows even when there is nothing in them.
 const LISTS: [(&str, &[&str]); 3] = [
-    ("get_tasks", &["pending_tasks", "queued_tasks", "launched_tasks", "terminated_tasks", "completed_tasks"]),
+    (
+        "get_tasks",
+        &["pending_tasks", "queued_tasks", "launched_tasks", "terminated_tasks", "completed_tasks"],
+    ),
     ("get_executors", &["executors", "completed_executors"]),
     ("get_frameworks", &["frameworks", "completed_frameworks"]),
 ];

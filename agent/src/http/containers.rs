@@ -25,8 +25,7 @@ fn runs(task: &Task) -> bool {
 
 async fn one(context: &Context, task: std::sync::Arc<Task>) -> Container {
     let id = task.container.clone();
-    let (usage, status) =
-        tokio::join!(context.backend.usage(id.clone()), context.backend.status(id.clone()));
+    let (usage, status) = tokio::join!(context.backend.usage(id.clone()), context.backend.status(id.clone()));
     let known = ContainerStatus {
         container_id: Some(id.clone()),
         executor_pid: task.pid,

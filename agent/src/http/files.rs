@@ -22,7 +22,9 @@ impl From<FilesError> for Refusal {
     fn from(error: FilesError) -> Self {
         let status = match error {
             FilesError::NotFound(_) => StatusCode::NOT_FOUND,
-            FilesError::Outside(_) | FilesError::Directory(_) | FilesError::Special(_) => StatusCode::BAD_REQUEST,
+            FilesError::Outside(_) | FilesError::Directory(_) | FilesError::Special(_) => {
+                StatusCode::BAD_REQUEST
+            }
             FilesError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Refusal::new(status, format!("{error}.\n"))
@@ -131,7 +133,8 @@ fn chunks(file: File, size: u64) -> impl futures_util::Stream<Item = Bytes> + Se
 /// The names, and the directories they lead to.
 pub(super) fn debug(context: &Context, query: &Query) -> Answer {
     let names = context.files.names();
-    let names = names.iter().map(|(name, to)| (name.display().to_string(), Json::from(to.display().to_string())));
+    let names =
+        names.iter().map(|(name, to)| (name.display().to_string(), Json::from(to.display().to_string())));
     Ok(query.json(&Json::Object(names.collect())))
 }
 

@@ -26,7 +26,10 @@ pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String
 
     let tasks = || snapshot.frameworks.tasks();
     let alive = |lives: fn(&Life) -> bool| tasks().filter(|task| lives(&task.life)).count() as f64;
-    put("slave/executors_registering", alive(|life| matches!(life, Life::Preparing { .. } | Life::Starting { .. })));
+    put(
+        "slave/executors_registering",
+        alive(|life| matches!(life, Life::Preparing { .. } | Life::Starting { .. })),
+    );
     put("slave/executors_running", alive(|life| matches!(life, Life::Running)));
     put("slave/executors_terminating", alive(|life| matches!(life, Life::Killing(_) | Life::Ending)));
     put("slave/executors_preempted", 0.0);

@@ -105,10 +105,8 @@ impl Connection {
     pub async fn open(authority: &str) -> Result<Self, LinkError> {
         let refused = |source| LinkError::Connect { authority: authority.to_owned(), source };
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(authority));
-        let socket = connecting
-            .await
-            .map_err(|_| refused(std::io::ErrorKind::TimedOut.into()))?
-            .map_err(refused)?;
+        let socket =
+            connecting.await.map_err(|_| refused(std::io::ErrorKind::TimedOut.into()))?.map_err(refused)?;
         socket.set_nodelay(true).map_err(refused)?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW)
@@ -168,11 +166,9 @@ impl Frames {
     /// When the stream ends or breaks.
     pub async fn next(&mut self) -> Result<coordinator_frame::Body, LinkError> {
         loop {
-            let no_frame =
-                |message| LinkError::Frame { authority: self.authority.clone(), message };
+            let no_frame = |message| LinkError::Frame { authority: self.authority.clone(), message };
             if let Some(record) = self.decoder.next_record().map_err(|e| no_frame(e.to_string()))? {
-                let frame =
-                    CoordinatorFrame::decode(record).map_err(|error| no_frame(error.to_string()))?;
+                let frame = CoordinatorFrame::decode(record).map_err(|error| no_frame(error.to_string()))?;
                 match frame.body {
                     Some(body) => return Ok(body),
                     None => continue,

@@ -85,9 +85,11 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_other_texts_refused() {
-        for (text, address) in
-            [("a.b:5050", "a.b:5050"), ("[::1]:5050", "[::1]:5050"), ("master@10.0.0.1:5050", "10.0.0.1:5050")]
-        {
+        for (text, address) in [
+            ("a.b:5050", "a.b:5050"),
+            ("[::1]:5050", "[::1]:5050"),
+            ("master@10.0.0.1:5050", "10.0.0.1:5050"),
+        ] {
             assert_eq!(text.parse::<Master>().unwrap(), Master::Address(address.into()));
         }
         for text in ["", "host", ":5050", "host:port", "http://h:5050", "h:70000"] {

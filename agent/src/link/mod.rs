@@ -158,7 +158,10 @@ mod tests {
                         };
                         seen.send(AgentFrame::decode(record).unwrap()).unwrap();
                         let pings = futures_util::stream::iter([ping(1), ping(2)]);
-                        Ok::<_, std::convert::Infallible>(tepui_api::http::stream("application/recordio", pings))
+                        Ok::<_, std::convert::Infallible>(tepui_api::http::stream(
+                            "application/recordio",
+                            pings,
+                        ))
                     }
                 });
                 tokio::spawn(
@@ -188,7 +191,8 @@ mod tests {
         }
         for _stream in 0..2 {
             let LinkEvent::Opened(frames) = next(&mut events).await else { panic!() };
-            let register = agent_frame::Body::Register(Register { version: "x".into(), ..Register::default() });
+            let register =
+                agent_frame::Body::Register(Register { version: "x".into(), ..Register::default() });
             frames.send(register.clone()).unwrap();
             for number in [1, 2] {
                 let LinkEvent::Frame(frame) = next(&mut events).await else { panic!() };
@@ -222,11 +226,12 @@ mod tests {
                 );
             }
         });
-        let link = tokio::spawn(run(follower.parse().unwrap(), Duration::from_secs(1), Arc::default(), |event| {
-            if let LinkEvent::Opened(frames) = event {
-                let _ = frames.send(agent_frame::Body::Pong(9));
-            }
-        }));
+        let link =
+            tokio::spawn(run(follower.parse().unwrap(), Duration::from_secs(1), Arc::default(), |event| {
+                if let LinkEvent::Opened(frames) = event {
+                    let _ = frames.send(agent_frame::Body::Pong(9));
+                }
+            }));
         let frame = tokio::time::timeout(Duration::from_secs(20), seen.recv()).await.unwrap().unwrap();
         assert_eq!(frame.body, Some(agent_frame::Body::Pong(9)));
         link.abort();

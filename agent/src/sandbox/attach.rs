@@ -33,7 +33,8 @@ pub fn attach_all(files: &Files, work_dir: &Path, agent: &AgentId) {
 
 /// `/frameworks/…/executors/…/runs/…`: the end of the path.
 fn shown(sandbox: &Path) -> Option<PathBuf> {
-    let framework = sandbox.ancestors().find(|part| part.file_name().is_some_and(|name| name == "frameworks"))?;
+    let framework =
+        sandbox.ancestors().find(|part| part.file_name().is_some_and(|name| name == "frameworks"))?;
     Some(Path::new("/frameworks").join(sandbox.strip_prefix(framework).ok()?))
 }
 

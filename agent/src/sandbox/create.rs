@@ -113,8 +113,10 @@ mod tests {
         let stdout = runs.join("two/stdout").metadata().unwrap();
         assert_eq!((stdout.uid(), stdout.len()), (nobody.uid.as_raw(), 0));
         assert_eq!(std::fs::read_link(runs.join("latest")).unwrap(), runs.join("two"));
-        let mut names: Vec<_> =
-            std::fs::read_dir(&runs).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(&runs)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["latest", "one", "two"]);
     }

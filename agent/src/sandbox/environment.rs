@@ -38,7 +38,9 @@ pub fn of_command_task(from: &Variables) -> Vec<(String, String)> {
     let checkpoint = framework.checkpoint();
     let grace = task.kill_policy.and_then(|policy| policy.grace_period).map_or(
         config.shutdown_grace_period,
-        |grace| std::time::Duration::from_nanos(u64::try_from(grace.nanoseconds).unwrap_or(0)) + EXECUTOR_MARGIN,
+        |grace| {
+            std::time::Duration::from_nanos(u64::try_from(grace.nanoseconds).unwrap_or(0)) + EXECUTOR_MARGIN
+        },
     );
     let role = task.resources.iter().find_map(|r| r.allocation_info.as_ref()?.role.clone());
     let has_image = task.container.as_ref().and_then(|c| c.mesos.as_ref()).is_some_and(|m| m.image.is_some());

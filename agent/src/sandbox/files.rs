@@ -254,7 +254,9 @@ mod tests {
             let error = text(&files, &format!("/v/latest/{name}")).unwrap_err();
             assert!(matches!(error, FilesError::Outside(_)), "{name}: {error}");
         }
-        for name in ["/v/latest/../secret", "/v/latest/sub/../../secret", "/etc/passwd", "", "/", "v/latest/stdout"] {
+        for name in
+            ["/v/latest/../secret", "/v/latest/sub/../../secret", "/etc/passwd", "", "/", "v/latest/stdout"]
+        {
             let error = text(&files, name).unwrap_err();
             assert!(matches!(error, FilesError::NotFound(_)), "{name}: {error}");
         }

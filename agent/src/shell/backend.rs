@@ -16,7 +16,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Makes containers.
 pub trait Backend: Send + Sync + 'static {
     /// Makes all of a container but its processes.
-    fn prepare(&self, id: ContainerId, launch: Arc<Launch>) -> BoxFuture<'_, Result<Vec<NetworkInfo>, LaunchError>>;
+    fn prepare(
+        &self,
+        id: ContainerId,
+        launch: Arc<Launch>,
+    ) -> BoxFuture<'_, Result<Vec<NetworkInfo>, LaunchError>>;
 
     /// Runs it; gives its first process' id.
     fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<u32, LaunchError>>;
@@ -34,7 +38,10 @@ pub trait Backend: Send + Sync + 'static {
     fn status(&self, id: ContainerId) -> BoxFuture<'_, Result<ContainerStatus, String>>;
 
     /// Finds the containers that an earlier process made, and removes those that are not known.
-    fn recover(&self, known: Vec<(ContainerId, Arc<Launch>)>) -> BoxFuture<'_, Result<HashMap<ContainerId, Found>, String>>;
+    fn recover(
+        &self,
+        known: Vec<(ContainerId, Arc<Launch>)>,
+    ) -> BoxFuture<'_, Result<HashMap<ContainerId, Found>, String>>;
 
     /// The images that are being pulled, as `GET /tepui/v1/pulls` answers them.
     fn pulls(&self) -> serde_json::Value {

@@ -191,11 +191,7 @@ mod tests {
             }],
             orphans: vec![(
                 key("ghost"),
-                vec![StoredUpdate {
-                    sequence: 0,
-                    status: status(TaskState::TaskLost),
-                    acknowledged: false,
-                }],
+                vec![StoredUpdate { sequence: 0, status: status(TaskState::TaskLost), acknowledged: false }],
             )],
         };
         assert_eq!(read(dir.path()), expected);

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prost::Message;
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
+};
 use tepui_api::v1::{AgentInfo, TaskStatus};
 
 use super::records::{FrameworkRecord, TaskRecord};
@@ -72,8 +74,7 @@ pub fn read(path: &Path, database: &Database) -> Result<StoredState, StoreError>
         let status = TaskStatus::decode(bytes.as_slice())
             .map_err(damaged(format!("update {sequence} of task {key}")))?;
         let done = raw.acknowledged.get(&(framework, task)).copied().unwrap_or(0);
-        let update =
-            StoredUpdate { sequence, status: Arc::new(status), acknowledged: sequence < done };
+        let update = StoredUpdate { sequence, status: Arc::new(status), acknowledged: sequence < done };
         streams.entry(key).or_default().push(update);
     }
     let mut state = StoredState::default();
@@ -81,8 +82,7 @@ pub fn read(path: &Path, database: &Database) -> Result<StoredState, StoreError>
         state.agent = Some(AgentInfo::decode(bytes.as_slice()).map_err(damaged("the agent".to_owned()))?);
     }
     for (id, bytes) in raw.frameworks {
-        let record =
-            FrameworkRecord::decode(bytes.as_slice()).map_err(damaged(format!("framework {id}")))?;
+        let record = FrameworkRecord::decode(bytes.as_slice()).map_err(damaged(format!("framework {id}")))?;
         state.frameworks.push(record.into_framework());
     }
     for ((framework, task), bytes) in raw.tasks {

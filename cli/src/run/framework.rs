@@ -266,7 +266,7 @@ impl Run {
             instance.exit_code = Some(code);
             let _ = instance.ended.send(true);
             let by_itself = status.message().starts_with("Command exited with status");
-            if code != 0 && !quiet && !(by_itself && !several) {
+            if code != 0 && !quiet && (several || !by_itself) {
                 eprintln!(
                     "tepui: task {} ended as {}: {}",
                     status.task_id,
@@ -319,10 +319,10 @@ impl Run {
     async fn finish(mut self, to: &Subscription) -> Result<i32, RunError> {
         for instance in self.instances.values_mut() {
             instance.progress = None;
-            if instance.exit_code.is_some() {
-                if let Some(output) = instance.output.take() {
-                    let _ = output.await;
-                }
+            if instance.exit_code.is_some()
+                && let Some(output) = instance.output.take()
+            {
+                let _ = output.await;
             }
         }
         let teardown = self.call(scheduler::call::Type::Teardown);

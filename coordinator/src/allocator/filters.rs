@@ -37,7 +37,13 @@ impl Filters {
     }
 
     /// Whether the framework declined these or more.
-    pub(crate) fn blocks(&self, agent: AgentKey, client: ClientKey, offered: &Resources, now: Duration) -> bool {
+    pub(crate) fn blocks(
+        &self,
+        agent: AgentKey,
+        client: ClientKey,
+        offered: &Resources,
+        now: Duration,
+    ) -> bool {
         let filters = self.by_agent.get(&agent).and_then(|clients| clients.get(&client));
         filters.is_some_and(|filters| filters.iter().any(|f| f.until > now && f.declined.contains(offered)))
     }

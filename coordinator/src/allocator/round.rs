@@ -62,7 +62,8 @@ impl Allocator {
         let pairs = dirty.pairs.get(&agent);
         let few = dirty.clients.len() + pairs.map_or(0, BTreeSet::len) <= FEW;
         if few && !dirty.agents.contains(&agent) {
-            let clients: BTreeSet<ClientKey> = dirty.clients.iter().chain(pairs.into_iter().flatten()).copied().collect();
+            let clients: BTreeSet<ClientKey> =
+                dirty.clients.iter().chain(pairs.into_iter().flatten()).copied().collect();
             let mut clients: Vec<ClientKey> =
                 clients.into_iter().filter(|client| self.sorter.is_active(*client)).collect();
             self.sorter.sort(&mut clients);

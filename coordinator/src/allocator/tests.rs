@@ -13,7 +13,10 @@ fn allocator(weights: &[(&str, f64)]) -> Allocator {
     Allocator::new(Options {
         interval: SECOND,
         delay: Duration::ZERO,
-        minimum: vec![ResourceQuantities::parse("cpus:0.01").unwrap(), ResourceQuantities::parse("mem:32").unwrap()],
+        minimum: vec![
+            ResourceQuantities::parse("cpus:0.01").unwrap(),
+            ResourceQuantities::parse("mem:32").unwrap(),
+        ],
         filter_gpus: true,
         seed: 7,
         weights: weights.iter().map(|(role, weight)| ((*role).to_owned(), *weight)).collect(),
@@ -137,10 +140,8 @@ fn what_comes_back_is_offered_when_it_may() {
 fn minimums_of_frameworks_replace_the_default() {
     let mut a = allocator(&[]);
     let least = |text: &str| ResourceQuantities::parse(text).unwrap();
-    let terms = |minimum: Vec<_>| Terms {
-        minimum: BTreeMap::from([("*".to_owned(), minimum)]),
-        ..in_roles(&["*"])
-    };
+    let terms =
+        |minimum: Vec<_>| Terms { minimum: BTreeMap::from([("*".to_owned(), minimum)]), ..in_roles(&["*"]) };
     let picky = a.add_framework(terms(vec![least("cpus:8"), least("mem:500;ports:2")]));
     a.activate_framework(picky, Duration::ZERO);
     agent(&mut a, "cpus:7;mem:499");

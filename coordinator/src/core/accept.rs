@@ -13,7 +13,8 @@ use tepui_api::v1::resource::AllocationInfo;
 use tepui_api::v1::scheduler::call::Accept;
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{
-    AgentId, ExecutorInfo, FrameworkId, HealthCheck, OfferId, OperationState, Resource, TaskInfo, TaskState, health_check,
+    AgentId, ExecutorInfo, FrameworkId, HealthCheck, OfferId, OperationState, Resource, TaskInfo, TaskState,
+    health_check,
 };
 
 use super::events::{self, Verdict};
@@ -74,7 +75,8 @@ impl Core {
         }
         let mut accepted: Option<Accepted> = None;
         for offer in offers {
-            let (number, framework, held) = self.offer(offer).ok_or_else(|| OfferError::Gone(offer.clone()))?;
+            let (number, framework, held) =
+                self.offer(offer).ok_or_else(|| OfferError::Gone(offer.clone()))?;
             if framework != id {
                 return Err(OfferError::OtherFramework(offer.clone()));
             }
@@ -164,7 +166,9 @@ impl Core {
             }
         };
         for launch in launches {
-            let (Some(framework), Some(agent)) = (self.framework(id), self.agent(&accepted.agent)) else { return };
+            let (Some(framework), Some(agent)) = (self.framework(id), self.agent(&accepted.agent)) else {
+                return;
+            };
             match task::validate(&launch, framework, agent, left) {
                 Ok(()) => self.launch_one(id, launch, left),
                 Err(error) => {
@@ -199,7 +203,9 @@ impl Core {
         left: &mut Resources,
     ) {
         let tasks = operation.task_group.tasks.clone();
-        let (Some(framework), Some(agent)) = (self.framework(id), self.agent(&accepted.agent)) else { return };
+        let (Some(framework), Some(agent)) = (self.framework(id), self.agent(&accepted.agent)) else {
+            return;
+        };
         let checked = read_group(accepted, operation).map_err(|error| error.to_string()).and_then(|launch| {
             group::validate(&launch, framework, agent, left).map_err(|error| error.to_string())?;
             Ok(launch)
@@ -226,7 +232,14 @@ impl Core {
     }
 
     /// Tells a framework that tasks were not launched.
-    fn refuse_tasks(&mut self, id: &FrameworkId, tasks: &[TaskInfo], state: TaskState, reason: Reason, message: &str) {
+    fn refuse_tasks(
+        &mut self,
+        id: &FrameworkId,
+        tasks: &[TaskInfo],
+        state: TaskState,
+        reason: Reason,
+        message: &str,
+    ) {
         for task in tasks {
             match state {
                 TaskState::TaskDropped => self.state.counters.tasks_dropped += 1,
@@ -260,7 +273,9 @@ impl Core {
 fn tasks_of(operation: &Operation) -> Option<&[TaskInfo]> {
     match operation.r#type() {
         Type::Launch => Some(operation.launch.as_ref().map_or(&[], |launch| &launch.task_infos)),
-        Type::LaunchGroup => Some(operation.launch_group.as_ref().map_or(&[], |group| &group.task_group.tasks)),
+        Type::LaunchGroup => {
+            Some(operation.launch_group.as_ref().map_or(&[], |group| &group.task_group.tasks))
+        }
         _ => None,
     }
 }

@@ -13,7 +13,9 @@ use super::{Agent, Core};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// The books of the core and those of the allocator differ.
-    #[error("of agent {agent}, {used} are used and {offered} offered, but the allocator has charged {charged}")]
+    #[error(
+        "of agent {agent}, {used} are used and {offered} offered, but the allocator has charged {charged}"
+    )]
     Charges {
         /// Which agent.
         agent: AgentId,
@@ -67,7 +69,9 @@ impl Core {
         for (framework_id, executor_id) in &agent.executors {
             let key = (id.clone(), executor_id.clone());
             let Some(info) = self.framework(framework_id).and_then(|f| f.executors.get(&key)) else {
-                return broken(format!("executor {executor_id} of {framework_id} is not in its framework's books"));
+                return broken(format!(
+                    "executor {executor_id} of {framework_id} is not in its framework's books"
+                ));
             };
             *used.entry(framework_id.clone()).or_default() += Resources::from_wire_lossy(&info.resources);
         }
@@ -141,7 +145,9 @@ impl Core {
                 }
             }
         }
-        if self.offers.len() != self.state.frameworks.values().map(|framework| framework.offers.len()).sum::<usize>() {
+        if self.offers.len()
+            != self.state.frameworks.values().map(|framework| framework.offers.len()).sum::<usize>()
+        {
             let what = "an open offer is in no framework's books".to_owned();
             return Err(Broken::Books { agent: AgentId::default(), what });
         }
@@ -150,7 +156,11 @@ impl Core {
 
     /// The last status of a task in the books, with the state its framework was told last.
     #[must_use]
-    pub fn last_status(&self, framework: &tepui_api::v1::FrameworkId, task: &tepui_api::v1::TaskId) -> Option<&TaskStatus> {
+    pub fn last_status(
+        &self,
+        framework: &tepui_api::v1::FrameworkId,
+        task: &tepui_api::v1::TaskId,
+    ) -> Option<&TaskStatus> {
         self.task(framework, task)?.statuses.last()
     }
 }

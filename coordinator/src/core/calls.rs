@@ -32,7 +32,9 @@ impl Core {
             }
         }
         if call.r#type() == Type::UpdateFramework {
-            let Some(update) = call.update_framework else { return self.missing(request, "update_framework") };
+            let Some(update) = call.update_framework else {
+                return self.missing(request, "update_framework");
+            };
             return match self.update_framework_call(&id, update) {
                 Ok(()) => self.reply(request, Reply::Ok),
                 Err(error) => self.refuse(request, 400, format!("The framework cannot be updated: {error}")),

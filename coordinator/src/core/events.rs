@@ -7,8 +7,8 @@ use tepui_api::v1::master::event as operator;
 use tepui_api::v1::scheduler::{Event, event};
 use tepui_api::v1::task_status::{Reason, Source};
 use tepui_api::v1::{
-    AgentId, ExecutorId, MasterInfo, Offer, OfferId, OperationId, OperationState, OperationStatus, Task, TaskId, TaskState,
-    TaskStatus, TimeInfo, FrameworkId, master,
+    AgentId, ExecutorId, FrameworkId, MasterInfo, Offer, OfferId, OperationId, OperationState,
+    OperationStatus, Task, TaskId, TaskState, TaskStatus, TimeInfo, master,
 };
 
 use super::HEARTBEAT;
@@ -76,7 +76,13 @@ pub(super) fn known_state(task: &Task, message: &str, reason: Reason, wall: Dura
 }
 
 /// A task in a given state with the health, checks and container it was last seen with.
-pub(super) fn latest(task: &Task, state: TaskState, message: &str, reason: Reason, wall: Duration) -> TaskStatus {
+pub(super) fn latest(
+    task: &Task,
+    state: TaskState,
+    message: &str,
+    reason: Reason,
+    wall: Duration,
+) -> TaskStatus {
     let verdict = Verdict {
         task: &task.task_id,
         agent: Some(&task.agent_id),

@@ -116,7 +116,12 @@ impl fmt::Display for OfferNumber {
 // === impl Framework ===
 
 impl Framework {
-    pub(super) fn new(id: FrameworkId, info: Arc<FrameworkInfo>, connection: Connection, key: FrameworkKey) -> Self {
+    pub(super) fn new(
+        id: FrameworkId,
+        info: Arc<FrameworkInfo>,
+        connection: Connection,
+        key: FrameworkKey,
+    ) -> Self {
         Self {
             id,
             info,

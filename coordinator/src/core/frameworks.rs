@@ -47,7 +47,8 @@ impl Core {
         let (key, stream) = (framework.key, framework.stream());
         let offers: Vec<_> = framework.offers.keys().copied().collect();
         let tasks: Vec<TaskId> = framework.tasks.keys().cloned().collect();
-        let unreachable: Vec<TaskId> = framework.unreachable_tasks.iter().map(|t| t.task_id.clone()).collect();
+        let unreachable: Vec<TaskId> =
+            framework.unreachable_tasks.iter().map(|t| t.task_id.clone()).collect();
         let executors: Vec<_> = framework.executors.keys().cloned().collect();
         let agents = agents_of(framework);
         self.allocator.deactivate_framework(key);
@@ -94,7 +95,9 @@ impl Core {
     /// Counts a task of a framework that is removed as killed. Nobody is left to be told but operators.
     fn end_task(&mut self, id: &FrameworkId, task_id: &TaskId) {
         let wall = self.now.wall;
-        let Some(task) = self.framework(id).and_then(|framework| framework.tasks.get(task_id)) else { return };
+        let Some(task) = self.framework(id).and_then(|framework| framework.tasks.get(task_id)) else {
+            return;
+        };
         let status = removed_verdict(id, task_id, &task.agent_id, task.executor_id.as_ref()).status(wall);
         self.update_task(id, task_id, status, None);
     }
@@ -123,7 +126,8 @@ impl Core {
 
     pub(super) fn suppress(&mut self, id: &FrameworkId, roles: &[String]) {
         self.state.counters.messages_suppress_offers += 1;
-        if let Some(framework) = self.framework(id).filter(|framework| may_name(framework, roles, "SUPPRESS")) {
+        if let Some(framework) = self.framework(id).filter(|framework| may_name(framework, roles, "SUPPRESS"))
+        {
             let key = framework.key;
             self.allocator.suppress(key, roles);
         }

@@ -185,11 +185,8 @@ impl Core {
         }
         self.links.insert(link, id.clone());
         let timeout = self.settings.agent_ping_timeout * self.settings.max_agent_ping_timeouts;
-        let registered = Registered {
-            agent_id: id.clone(),
-            ping_timeout_seconds: timeout.as_secs_f64(),
-            unknown_tasks,
-        };
+        let registered =
+            Registered { agent_id: id.clone(), ping_timeout_seconds: timeout.as_secs_f64(), unknown_tasks };
         self.frame(id, Frame::Registered(registered));
         self.observe_agent(id);
         self.allocator.activate_agent(key, uptime);
@@ -247,7 +244,8 @@ impl Agent {
 }
 
 fn traits(register: &Register) -> AgentTraits {
-    let has = |capability: Capability| register.capabilities.iter().any(|c| c.r#type == Some(capability.into()));
+    let has =
+        |capability: Capability| register.capabilities.iter().any(|c| c.r#type == Some(capability.into()));
     AgentTraits {
         multi_role: has(Capability::MultiRole),
         hierarchical_role: has(Capability::HierarchicalRole),

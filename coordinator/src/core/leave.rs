@@ -65,7 +65,13 @@ impl Core {
             // One that ended is still to be acknowledged, and the agent knows that.
             let live = self.task(&framework, &task_id).filter(|task| !is_terminal(task.state()));
             if live.is_some() && given_up(self, &framework) {
-                let status = self.judge(&framework, &task_id, TaskState::TaskLost, Reason::AgentDisconnected, &message);
+                let status = self.judge(
+                    &framework,
+                    &task_id,
+                    TaskState::TaskLost,
+                    Reason::AgentDisconnected,
+                    &message,
+                );
                 self.give_up_task(&framework, &task_id, status, false);
             }
         }
@@ -165,7 +171,8 @@ impl Core {
         let mut states: BTreeMap<FrameworkId, TaskState> = BTreeMap::new();
         for (framework, task_id) in tasks {
             let state = *states.entry(framework.clone()).or_insert_with(|| {
-                let aware = self.framework(&framework).is_some_and(|f: &Framework| f.has(Capability::PartitionAware));
+                let aware =
+                    self.framework(&framework).is_some_and(|f: &Framework| f.has(Capability::PartitionAware));
                 if aware && matches!(why, Departure::Unreachable { .. }) {
                     TaskState::TaskUnreachable
                 } else {

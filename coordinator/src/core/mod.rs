@@ -46,8 +46,8 @@ pub use agent::Agent;
 pub use audit::Broken;
 pub use framework::{Connection, Framework, HeldOffer, OfferNumber, RecentTasks};
 pub use io::{
-    Input, LinkId, Now, OperatorCall, Output, Recovered, RegistryChange, Reply, RequestId, ResponseBody, Settings,
-    StreamHeader, StreamId, Ticket,
+    Input, LinkId, Now, OperatorCall, Output, Recovered, RegistryChange, Reply, RequestId, ResponseBody,
+    Settings, StreamHeader, StreamId, Ticket,
 };
 pub use snapshot::{Counters, Snapshot};
 

@@ -21,7 +21,12 @@ impl Core {
             let tasks = framework.tasks.values();
             tasks
                 .map(|task| {
-                    events::known_state(task, "Reconciliation: Latest task state", Reason::Reconciliation, self.now.wall)
+                    events::known_state(
+                        task,
+                        "Reconciliation: Latest task state",
+                        Reason::Reconciliation,
+                        self.now.wall,
+                    )
                 })
                 .collect()
         } else {
@@ -71,13 +76,14 @@ impl Core {
     pub(super) fn reconcile_operations(&mut self, id: &FrameworkId, reconcile: ReconcileOperations) {
         for Operation { operation_id, agent_id, .. } in reconcile.operations {
             let agent = agent_id.as_ref();
-            let (state, message) = if agent.is_some_and(|agent| self.state.recovered_agents.contains_key(agent)) {
-                (OperationState::OperationRecovering, "Reconciliation: the agent has not come back yet")
-            } else if agent.is_some_and(|agent| self.state.unreachable_agents.contains_key(agent)) {
-                (OperationState::OperationUnreachable, "Reconciliation: the agent is unreachable")
-            } else {
-                (OperationState::OperationUnknown, "Reconciliation: the operation is unknown")
-            };
+            let (state, message) =
+                if agent.is_some_and(|agent| self.state.recovered_agents.contains_key(agent)) {
+                    (OperationState::OperationRecovering, "Reconciliation: the agent has not come back yet")
+                } else if agent.is_some_and(|agent| self.state.unreachable_agents.contains_key(agent)) {
+                    (OperationState::OperationUnreachable, "Reconciliation: the agent is unreachable")
+                } else {
+                    (OperationState::OperationUnknown, "Reconciliation: the operation is unknown")
+                };
             self.send(id, events::operation(operation_id, state, message, agent_id));
         }
     }

@@ -132,8 +132,11 @@ impl Core {
         let limit = events::time_info(self.now.wall.saturating_sub(self.settings.registry_max_agent_age));
         let old = agents.iter().take_while(|(since, _)| since.nanoseconds < limit.nanoseconds).count();
         agents.truncate(surplus.max(old));
-        let agents: Vec<AgentId> =
-            agents.into_iter().map(|(_, agent)| agent).filter(|agent| !self.in_registry.contains(agent)).collect();
+        let agents: Vec<AgentId> = agents
+            .into_iter()
+            .map(|(_, agent)| agent)
+            .filter(|agent| !self.in_registry.contains(agent))
+            .collect();
         if !agents.is_empty() {
             self.persist(None, RegistryChange::Forget(agents.clone()), Pending::Forget(agents));
         }

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeSet;
 
+use std::sync::Arc;
 use tepui_api::link::coordinator_frame::Body as Frame;
 use tepui_api::link::{KillTask, KnownTask, Register};
 use tepui_api::resources::Resources;
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{AgentId, AgentInfo, ExecutorInfo, FrameworkId, FrameworkInfo, Resource, Task, TaskId};
-use std::sync::Arc;
 
 use super::events::{self, holds_nothing, is_terminal};
 use super::framework::roles;
@@ -35,7 +35,8 @@ impl Core {
             if agent.info.hostname != register.agent.hostname || host != Some(agent.host()) {
                 let message = format!(
                     "the agent {id} cannot change its hostname or IP from {} ({})",
-                    agent.info.hostname, agent.host()
+                    agent.info.hostname,
+                    agent.host()
                 );
                 return self.turn_away(*link, message, false);
             }
@@ -73,7 +74,8 @@ impl Core {
         self.forget_unreachable_tasks(&id);
         self.recover_frameworks(&register.frameworks);
         self.add_agent(&id, &register, true);
-        let message = if was_unreachable { "Unreachable agent re-registered" } else { "Unknown agent re-registered" };
+        let message =
+            if was_unreachable { "Unreachable agent re-registered" } else { "Unknown agent re-registered" };
         for executor in &register.executors {
             self.take_over_executor(&id, executor);
         }
@@ -83,7 +85,8 @@ impl Core {
             }
             if !awaited {
                 self.forget_ended(task);
-                let status = events::latest(task, task.state(), message, Reason::AgentReregistered, self.now.wall);
+                let status =
+                    events::latest(task, task.state(), message, Reason::AgentReregistered, self.now.wall);
                 self.send(&task.framework_id, events::update(status));
             }
             self.take_over_task(&id, task.clone());
@@ -188,7 +191,8 @@ impl Core {
 
     /// What the coordinator believes is on the agent, and the agent does not name.
     fn tasks_lacking(&self, id: &AgentId, register: &Register) -> Vec<KnownTask> {
-        let named: BTreeSet<_> = register.tasks.iter().map(|task| (&task.framework_id, &task.task_id)).collect();
+        let named: BTreeSet<_> =
+            register.tasks.iter().map(|task| (&task.framework_id, &task.task_id)).collect();
         let believed = self.agent(id).into_iter().flat_map(|agent| &agent.tasks);
         believed
             .filter(|(framework, task)| !named.contains(&(framework, task)))
@@ -293,11 +297,8 @@ impl Core {
         let doomed = self.kills.get(agent).cloned().unwrap_or_default();
         let agent_tasks = self.agent(agent).map(|agent: &Agent| agent.tasks.clone()).unwrap_or_default();
         for (framework_id, task_id) in doomed.iter().filter(|key| !agent_tasks.contains(*key)) {
-            let frame = KillTask {
-                framework_id: framework_id.clone(),
-                task_id: task_id.clone(),
-                kill_policy: None,
-            };
+            let frame =
+                KillTask { framework_id: framework_id.clone(), task_id: task_id.clone(), kill_policy: None };
             self.frame(agent, Frame::KillTask(frame));
         }
     }

@@ -7,9 +7,7 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
-use tepui_api::v1::master::response::{
-    GetAgents, GetExecutors, GetFrameworks, GetTasks, get_executors,
-};
+use tepui_api::v1::master::response::{GetAgents, GetExecutors, GetFrameworks, GetTasks, get_executors};
 use tepui_api::v1::{AgentId, AgentInfo, FrameworkId, MasterInfo, Task, TimeInfo};
 
 use super::agent::Agent;
@@ -98,7 +96,11 @@ impl Snapshot {
     pub fn get_frameworks(&self) -> GetFrameworks {
         GetFrameworks {
             frameworks: self.frameworks.values().map(|framework| framework.to_wire()).collect(),
-            completed_frameworks: self.completed_frameworks.iter().map(|framework| framework.to_wire()).collect(),
+            completed_frameworks: self
+                .completed_frameworks
+                .iter()
+                .map(|framework| framework.to_wire())
+                .collect(),
             recovered_frameworks: Vec::new(),
         }
     }

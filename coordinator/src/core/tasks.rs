@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use tepui_api::link::{
-    Acknowledge as AcknowledgeFrame, FrameworkMessage, KillTask, ShutdownExecutor, coordinator_frame::Body as Frame,
+    Acknowledge as AcknowledgeFrame, FrameworkMessage, KillTask, ShutdownExecutor,
+    coordinator_frame::Body as Frame,
 };
 use tepui_api::resources::Resources;
 use tepui_api::v1::scheduler::call;
@@ -103,10 +104,8 @@ impl Core {
         task.statuses.push(TaskStatus { data: None, ..status.clone() });
         let (agent, current) = (task.agent_id.clone(), task.state());
         let resources = ended.then(|| Resources::from_wire_lossy(&task.resources));
-        let checked = matches!(
-            reason,
-            Some(Reason::TaskCheckStatusUpdated | Reason::TaskHealthCheckStatusUpdated)
-        );
+        let checked =
+            matches!(reason, Some(Reason::TaskCheckStatusUpdated | Reason::TaskHealthCheckStatusUpdated));
         if !repeated || checked {
             self.notify(|_| Some(events::task_updated(id.clone(), status, current)));
         }
@@ -275,7 +274,8 @@ impl Core {
 
 /// A task that is being launched.
 pub(super) fn new_task(info: &TaskInfo, framework: &FrameworkId) -> Task {
-    let command = info.command.as_ref().or(info.executor.as_ref().and_then(|executor| executor.command.as_ref()));
+    let command =
+        info.command.as_ref().or(info.executor.as_ref().and_then(|executor| executor.command.as_ref()));
     Task {
         name: info.name.clone(),
         task_id: info.task_id.clone(),

@@ -53,11 +53,13 @@ fn run(seed: u64, steps: u64) -> Result<Tally, String> {
 fn simulation_holds_under_faults() {
     let steps = variable("STEPS").unwrap_or_else(|| usual(10_000, 2000));
     let first = variable("SEED").or_else(|| variable("FIRST")).unwrap_or(0);
-    let seeds = if variable("SEED").is_some() { 1 } else { variable("SEEDS").unwrap_or_else(|| usual(100, 10)) };
+    let seeds =
+        if variable("SEED").is_some() { 1 } else { variable("SEEDS").unwrap_or_else(|| usual(100, 10)) };
     let begun = Instant::now();
     let next = AtomicU64::new(first);
     let (total, failures) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(usize::try_from(seeds).unwrap());
+    let threads =
+        std::thread::available_parallelism().map_or(1, usize::from).min(usize::try_from(seeds).unwrap());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 use crate::isolator::ContainerId;
 
 pub use dynmods::favor_dynmods;
-pub use tree::remove_empty_root;
 pub use hierarchy::{Controller, Hierarchies, Hierarchy, InV2, Version};
 pub(crate) use tree::children;
+pub use tree::remove_empty_root;
 
 /// The child of a v2 cgroup that holds a container's processes.
 const LEAF: &str = "leaf";

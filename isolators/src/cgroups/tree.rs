@@ -200,4 +200,3 @@ pub fn remove_empty_root(root: &Path) -> Result<(), CgroupError> {
     }
     Ok(())
 }
-

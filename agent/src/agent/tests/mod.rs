@@ -13,12 +13,7 @@ use crate::core::Found;
 use world::World;
 
 fn framework() -> FrameworkInfo {
-    FrameworkInfo {
-        id: Some("F".into()),
-        name: "f".into(),
-        user: "root".into(),
-        ..FrameworkInfo::default()
-    }
+    FrameworkInfo { id: Some("F".into()), name: "f".into(), user: "root".into(), ..FrameworkInfo::default() }
 }
 
 /// A task whose pretended container does what its command says.

@@ -139,13 +139,18 @@ async fn the_state_is_told_in_mesos_older_form() {
     let framework = &state["frameworks"][0];
     let executor = &framework["executors"][0];
     let expected: Vec<&str> =
-        "completed_tasks container directory id name queued_tasks resources role source tasks".split(' ').collect();
+        "completed_tasks container directory id name queued_tasks resources role source tasks"
+            .split(' ')
+            .collect();
     assert_eq!(keys(executor), expected.into_iter().collect());
     let task = &executor["tasks"][0];
     let expected = "executor_id framework_id id name resources role slave_id state statuses";
     assert_eq!(keys(task), expected.split(' ').collect());
     assert_eq!(keys(&task["statuses"][0]), "container_status state timestamp".split(' ').collect());
-    assert_eq!((&task["role"], &task["executor_id"], &task["state"]), (&"web".into(), &"".into(), &"TASK_RUNNING".into()));
+    assert_eq!(
+        (&task["role"], &task["executor_id"], &task["state"]),
+        (&"web".into(), &"".into(), &"TASK_RUNNING".into())
+    );
     assert_eq!(framework["completed_executors"][0]["completed_tasks"][0]["state"], "TASK_FINISHED");
 
     let container = &get(&world, "/containers").await[0];

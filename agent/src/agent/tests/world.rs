@@ -63,7 +63,10 @@ impl World {
 
     pub async fn try_restart(&mut self) -> Result<(), StartError> {
         let ends = self.containers.listen();
-        self.agent = Some(start_over(self.settings.clone(), self.containers.clone(), ends, Workers::start().unwrap()).await?);
+        self.agent = Some(
+            start_over(self.settings.clone(), self.containers.clone(), ends, Workers::start().unwrap())
+                .await?,
+        );
         Ok(())
     }
 

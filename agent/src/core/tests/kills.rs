@@ -147,10 +147,8 @@ fn shutting_an_executor_down_kills_its_command_task() {
 #[test]
 fn a_maximum_completion_time_fails_the_task() {
     let mut w = World::new();
-    let limited = TaskInfo {
-        max_completion_time: Some(DurationInfo { nanoseconds: 2_000_000_000 }),
-        ..task("t")
-    };
+    let limited =
+        TaskInfo { max_completion_time: Some(DurationInfo { nanoseconds: 2_000_000_000 }), ..task("t") };
     let container = w.running(framework(&[capability::Type::TaskKillingState]), limited);
     w.wait(SECOND);
     assert!(w.signals().is_empty());

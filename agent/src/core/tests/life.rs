@@ -80,7 +80,8 @@ fn a_task_that_ends_at_once_still_starts_and_runs_first() {
 
 #[test]
 fn no_sandbox_means_lost_or_dropped() {
-    for (capabilities, state) in [(&[][..], TaskLost), (&[capability::Type::PartitionAware][..], TaskDropped)] {
+    for (capabilities, state) in [(&[][..], TaskLost), (&[capability::Type::PartitionAware][..], TaskDropped)]
+    {
         let mut w = World::new();
         let container = w.run_with(framework(capabilities), task("t"));
         w.container(&container, ContainerEvent::NoSandbox("no such user".into()));
@@ -104,7 +105,10 @@ fn a_container_that_cannot_be_prepared_or_started_fails_its_task() {
     w.container(&container, ContainerEvent::Destroyed);
     w.stored();
     assert_eq!(w.states(), [TaskFailed]);
-    assert_eq!((w.updates[0].reason(), w.updates[0].source()), (Reason::ContainerLaunchFailed, Source::Agent));
+    assert_eq!(
+        (w.updates[0].reason(), w.updates[0].source()),
+        (Reason::ContainerLaunchFailed, Source::Agent)
+    );
     assert!(w.updates[0].message.as_deref().unwrap().contains("no image"));
 
     let mut w = World::new();

@@ -101,10 +101,10 @@ impl Fate {
     /// The coordinator takes the agent in, and names the tasks that it misses.
     fn register(&mut self, register: &tepui_api::link::Register) {
         let known: BTreeSet<&str> = register.tasks.iter().map(|task| task.task_id.as_str()).collect();
-        let missing = self.launched.iter().filter(|id| !self.over.contains(*id) && !known.contains(id.as_str()));
-        let unknown_tasks = missing
-            .map(|id| KnownTask { framework_id: "F".into(), task_id: id.as_str().into() })
-            .collect();
+        let missing =
+            self.launched.iter().filter(|id| !self.over.contains(*id) && !known.contains(id.as_str()));
+        let unknown_tasks =
+            missing.map(|id| KnownTask { framework_id: "F".into(), task_id: id.as_str().into() }).collect();
         self.registered = true;
         self.inbox.clear();
         self.frame(Body::Registered(Registered {
@@ -117,7 +117,10 @@ impl Fate {
     fn update(&mut self, status: TaskStatus) {
         let task = status.task_id.value.clone();
         let uuid = status.uuid.clone().unwrap();
-        assert!(self.on_disk(&task, &uuid), "sent before it was on disk, or after its acknowledgement was: {status:?}");
+        assert!(
+            self.on_disk(&task, &uuid),
+            "sent before it was on disk, or after its acknowledgement was: {status:?}"
+        );
         assert!(!self.settled.contains(&uuid), "repeated after its acknowledgement: {status:?}");
         let first = self.seen.entry((task, status.state)).or_insert_with(|| uuid.clone());
         assert_eq!(*first, uuid, "told twice of one state: {status:?}");
@@ -127,7 +130,8 @@ impl Fate {
     /// Whether an update is stored and its acknowledgement is not.
     fn on_disk(&self, task: &str, uuid: &[u8]) -> bool {
         let is = |update: &StoredUpdate| update.status.uuid.as_deref() == Some(uuid) && !update.acknowledged;
-        let of_tasks = self.disk.tasks.iter().filter(|t| t.record.key.task.value == task).flat_map(|t| &t.updates);
+        let of_tasks =
+            self.disk.tasks.iter().filter(|t| t.record.key.task.value == task).flat_map(|t| &t.updates);
         let orphans = self.disk.orphans.iter().filter(|(key, _)| key.task.value == task).flat_map(|(_, u)| u);
         of_tasks.chain(orphans).any(is)
     }
@@ -162,7 +166,9 @@ impl Fate {
         let failed =
             || Some(ContainerEvent::Failed { reason: Reason::ContainerLaunchFailed, message: "no".into() });
         match command {
-            ContainerCommand::Prepare(_) if self.destroyed.contains(id) || self.rng.random_ratio(1, 10) => failed(),
+            ContainerCommand::Prepare(_) if self.destroyed.contains(id) || self.rng.random_ratio(1, 10) => {
+                failed()
+            }
             ContainerCommand::Prepare(_) => {
                 self.containers.insert(id.clone(), Truth::Prepared);
                 Some(ContainerEvent::Prepared { networks: vec![] })

@@ -53,7 +53,8 @@ fn resources(text: &str) -> Resources {
 #[test]
 fn tasks_are_launched_and_the_rest_comes_back() {
     let mut s = setup(&[]);
-    let tasks = vec![task("t1", &s.agent, "cpus:1;mem:100;ports:[2-3]"), task("t2", &s.agent, "cpus:0.5;mem:32")];
+    let tasks =
+        vec![task("t1", &s.agent, "cpus:1;mem:100;ports:[2-3]"), task("t2", &s.agent, "cpus:0.5;mem:32")];
     assert_eq!(s.accept(vec![launch(tasks)]), Reply::Accepted);
     let frames = s.world.frames(s.link);
     assert_eq!(frames.len(), 2);
@@ -191,7 +192,16 @@ fn resources_of_another_role_are_not_in_the_offer() {
 #[test]
 fn what_is_not_implemented_says_so() {
     use operation::Type as T;
-    for r#type in [T::Reserve, T::Unreserve, T::Create, T::Destroy, T::GrowVolume, T::ShrinkVolume, T::CreateDisk, T::DestroyDisk] {
+    for r#type in [
+        T::Reserve,
+        T::Unreserve,
+        T::Create,
+        T::Destroy,
+        T::GrowVolume,
+        T::ShrinkVolume,
+        T::CreateDisk,
+        T::DestroyDisk,
+    ] {
         let mut s = setup(&[]);
         let silent = Operation { r#type: Some(r#type.into()), ..Default::default() };
         let named = Operation { id: Some("op".into()), ..silent.clone() };
@@ -199,7 +209,10 @@ fn what_is_not_implemented_says_so() {
         let events = s.world.take(s.stream, event::Type::UpdateOperationStatus);
         assert_eq!(events.len(), 1);
         let status = events[0].update_operation_status.clone().unwrap().status;
-        assert_eq!((status.state(), status.operation_id), (OperationState::OperationError, Some("op".into())));
+        assert_eq!(
+            (status.state(), status.operation_id),
+            (OperationState::OperationError, Some("op".into()))
+        );
         assert!(status.message.unwrap().contains("not implemented"));
         // The resources come back.
         s.world.wait(Duration::from_secs(6));
@@ -242,7 +255,8 @@ fn an_executor_is_charged_once() {
     assert_eq!(s.used(), resources("cpus:0.5;mem:64"));
     s.world.soon();
     assert_eq!(s.world.offers(s.stream)[0].executor_ids, ["e".into()]);
-    let exited = tepui_api::link::ExecutorExited { framework_id: s.id.clone(), executor_id: "e".into(), status: 9 };
+    let exited =
+        tepui_api::link::ExecutorExited { framework_id: s.id.clone(), executor_id: "e".into(), status: 9 };
     let frame = tepui_api::link::agent_frame::Body::ExecutorExited(exited);
     s.world.step(Input::Agent { link: s.link, frame: frame.clone() });
     s.world.step(Input::Agent { link: s.link, frame });

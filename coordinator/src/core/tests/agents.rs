@@ -45,7 +45,8 @@ impl Setup {
         let mut register = register("a", "cpus:4;mem:1000");
         register.agent.id = Some(self.agent.clone());
         register.tasks = snapshot.tasks().map(|task| (**task).clone()).collect();
-        register.frameworks = snapshot.frameworks.values().map(|framework| (*framework.info).clone()).collect();
+        register.frameworks =
+            snapshot.frameworks.values().map(|framework| (*framework.info).clone()).collect();
         register
     }
 
@@ -309,7 +310,10 @@ fn a_restarted_coordinator_takes_agents_and_tasks_over() {
     let stream = s.world.subscribe(super::world::info(|i| i.id = Some(s.id.clone())));
     s.world.soon();
     let offer = s.world.offers(stream).remove(0);
-    assert_eq!(Resources::from_wire(&offer.resources).unwrap(), Resources::parse("cpus:3;mem:968", "*").unwrap());
+    assert_eq!(
+        Resources::from_wire(&offer.resources).unwrap(),
+        Resources::parse("cpus:3;mem:968", "*").unwrap()
+    );
     s.world.call(stream, &s.id.clone(), reconcile(&[]));
     assert_eq!(s.world.statuses(stream)[0].state(), TaskState::TaskRunning);
 }
@@ -379,14 +383,20 @@ fn changed_agents_are_written_first() {
     assert!(matches!(s.world.persisted.last(), Some(RegistryChange::Update(_))));
     s.world.soon();
     let offer = s.world.offers(s.stream).remove(0);
-    assert_eq!(Resources::from_wire(&offer.resources).unwrap(), Resources::parse("cpus:7;mem:1968", "*").unwrap());
+    assert_eq!(
+        Resources::from_wire(&offer.resources).unwrap(),
+        Resources::parse("cpus:7;mem:1968", "*").unwrap()
+    );
     // It can also say so while it is connected.
     let total = TotalResources { resources: Resources::parse("cpus:2;mem:2000", "*").unwrap().to_wire() };
     s.world.step(Input::Agent { link, frame: AgentFrame::TotalResources(total) });
     assert_eq!(s.world.take(s.stream, event::Type::Rescind).len(), 1);
     s.world.soon();
     let offer = s.world.offers(s.stream).remove(0);
-    assert_eq!(Resources::from_wire(&offer.resources).unwrap(), Resources::parse("cpus:1;mem:1968", "*").unwrap());
+    assert_eq!(
+        Resources::from_wire(&offer.resources).unwrap(),
+        Resources::parse("cpus:1;mem:1968", "*").unwrap()
+    );
 }
 
 #[test]

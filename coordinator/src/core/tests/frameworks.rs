@@ -9,8 +9,8 @@ use tepui_api::v1::scheduler::{Call, event};
 use tepui_api::v1::{FrameworkId, TaskState};
 use uuid::Uuid;
 
-use super::world::*;
 use super::super::*;
+use super::world::*;
 
 #[test]
 fn a_new_framework_is_given_an_id_and_heartbeats() {
@@ -95,7 +95,10 @@ fn a_disconnected_framework_is_given_time() {
     assert_eq!(world.call(stream, &id, call), Reply::Accepted);
     world.frames(link);
     world.step(Input::StreamClosed { stream });
-    assert_eq!(world.call(stream, &id, of_type(Type::Revive)), Reply::Refused { status: 403, message: "Framework is not subscribed".into() });
+    assert_eq!(
+        world.call(stream, &id, of_type(Type::Revive)),
+        Reply::Refused { status: 403, message: "Framework is not subscribed".into() }
+    );
     world.wait(Duration::from_secs(29));
     let back = world.subscribe(info(|i| i.id = Some(id.clone())));
     assert_eq!(world.take(back, event::Type::Subscribed).len(), 1);
@@ -169,7 +172,12 @@ fn calls_are_checked_in_order() {
     assert_eq!(refused(&mut world, StreamHeader::Present(other), call(&id, Type::Revive)), 400);
     assert_eq!(refused(&mut world, StreamHeader::Present(stream), call(&id, Type::Unknown)), 501);
     assert_eq!(refused(&mut world, StreamHeader::Present(stream), call(&id, Type::Accept)), 400);
-    for fine in [Type::Request, Type::AcceptInverseOffers, Type::DeclineInverseOffers, Type::AcknowledgeOperationStatus] {
+    for fine in [
+        Type::Request,
+        Type::AcceptInverseOffers,
+        Type::DeclineInverseOffers,
+        Type::AcknowledgeOperationStatus,
+    ] {
         assert_eq!(world.call(stream, &id, of_type(fine)), Reply::Accepted);
     }
 }

@@ -6,8 +6,8 @@ use tepui_api::v1::offer::operation::LaunchGroup;
 use tepui_api::v1::offer::{Operation, operation};
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{
-    ContainerInfo, ExecutorInfo, HealthCheck, LinuxInfo, NetworkInfo, TaskGroupInfo, TaskState, container_info,
-    executor_info, health_check,
+    ContainerInfo, ExecutorInfo, HealthCheck, LinuxInfo, NetworkInfo, TaskGroupInfo, TaskState,
+    container_info, executor_info, health_check,
 };
 
 use super::world::*;
@@ -34,7 +34,10 @@ const TABLE: &[(Change, Option<&str>)] = &[
     (|g| g.executor.container = Some(container(container_info::Type::Docker)), Some("MESOS")),
     (|g| g.task_group.tasks[0].container = Some(container(container_info::Type::Docker)), Some("docker")),
     (
-        |g| g.task_group.tasks[0].executor = Some(ExecutorInfo { executor_id: "x".into(), ..Default::default() }),
+        |g| {
+            g.task_group.tasks[0].executor =
+                Some(ExecutorInfo { executor_id: "x".into(), ..Default::default() })
+        },
         Some("differs"),
     ),
     (
@@ -100,7 +103,10 @@ fn groups_follow_the_rules() {
             Some(word) => {
                 assert_eq!(statuses.len(), 2, "row {n}");
                 for status in statuses {
-                    assert_eq!((status.state(), status.reason()), (TaskState::TaskError, Reason::TaskGroupInvalid));
+                    assert_eq!(
+                        (status.state(), status.reason()),
+                        (TaskState::TaskError, Reason::TaskGroupInvalid)
+                    );
                     let message = status.message.unwrap();
                     assert!(message.to_lowercase().contains(&word.to_lowercase()), "row {n}: {message}");
                 }

@@ -147,7 +147,8 @@ fn roles_can_be_suppressed_from_the_start() {
         with_capabilities(i, &[Capability::MultiRole]);
         i.roles = vec!["x".into(), "y".into()];
     });
-    let subscribe = call::Subscribe { framework_info, suppressed_roles: vec!["x".into()], ..Default::default() };
+    let subscribe =
+        call::Subscribe { framework_info, suppressed_roles: vec!["x".into()], ..Default::default() };
     let call = Call { subscribe: Some(subscribe), ..of_type(Type::Subscribe) };
     world.step(Input::Subscribe { request: RequestId(0), stream, call });
     world.soon();

@@ -27,23 +27,29 @@ fn operators_are_told_what_happens() {
     world.step(Input::Operator { request: RequestId(2), call: teardown });
     assert_eq!(world.replies[0], Reply::Ok);
     assert!(matches!(world.replies[1], Reply::Refused { status: 400, .. }));
-    world.step(Input::Agent { link, frame: tepui_api::link::agent_frame::Body::Unregister(Default::default()) });
+    world.step(Input::Agent {
+        link,
+        frame: tepui_api::link::agent_frame::Body::Unregister(Default::default()),
+    });
     world.core.observe(false);
     world.agent("after", "cpus:1");
     let types: Vec<Type> = world.notices.iter().map(|event| event.r#type()).collect();
     use Type as T;
-    assert_eq!(types, [
-        T::AgentAdded,
-        T::FrameworkAdded,
-        T::TaskAdded,
-        T::TaskUpdated,
-        T::TaskUpdated,
-        T::FrameworkUpdated,
-        // The end of the framework kills its tasks.
-        T::TaskUpdated,
-        T::FrameworkRemoved,
-        T::AgentRemoved,
-    ]);
+    assert_eq!(
+        types,
+        [
+            T::AgentAdded,
+            T::FrameworkAdded,
+            T::TaskAdded,
+            T::TaskUpdated,
+            T::TaskUpdated,
+            T::FrameworkUpdated,
+            // The end of the framework kills its tasks.
+            T::TaskUpdated,
+            T::FrameworkRemoved,
+            T::AgentRemoved,
+        ]
+    );
 }
 
 #[test]

@@ -53,14 +53,20 @@ const TABLE: &[(Change, Option<&str>)] = &[
     (|t| t.task_id = "".into(), Some("id")),
     (|t| t.task_id = "known".into(), Some("duplicate")),
     (|t| t.agent_id = "elsewhere".into(), Some("agent")),
-    (|t| t.kill_policy = Some(KillPolicy { grace_period: Some(DurationInfo { nanoseconds: -1 }) }), Some("grace_period")),
+    (
+        |t| t.kill_policy = Some(KillPolicy { grace_period: Some(DurationInfo { nanoseconds: -1 }) }),
+        Some("grace_period"),
+    ),
     (|t| t.kill_policy = Some(KillPolicy { grace_period: Some(DurationInfo { nanoseconds: 0 }) }), None),
     (|t| t.max_completion_time = Some(DurationInfo { nanoseconds: -1 }), Some("max_completion_time")),
     (|t| t.check = Some(CheckInfo::default()), Some("check")),
     (|t| t.health_check = Some(HealthCheck::default()), Some("health check")),
     // The type of a health check was optional once.
     (
-        |t| t.health_check = Some(HealthCheck { http: Some(health_check::HttpCheckInfo::default()), ..Default::default() }),
+        |t| {
+            t.health_check =
+                Some(HealthCheck { http: Some(health_check::HttpCheckInfo::default()), ..Default::default() })
+        },
         None,
     ),
     (|t| t.resources.clear(), Some("no resources")),
@@ -143,7 +149,10 @@ fn tasks_follow_the_rules() {
             None => assert_eq!(statuses, [], "row {n}"),
             Some(word) => {
                 assert_eq!(statuses.len(), 1, "row {n}");
-                assert_eq!((statuses[0].state(), statuses[0].reason()), (TaskState::TaskError, Reason::TaskInvalid));
+                assert_eq!(
+                    (statuses[0].state(), statuses[0].reason()),
+                    (TaskState::TaskError, Reason::TaskInvalid)
+                );
                 let message = statuses[0].message.clone().unwrap();
                 assert!(message.to_lowercase().contains(&word.to_lowercase()), "row {n}: {message}");
             }

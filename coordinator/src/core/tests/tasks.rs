@@ -68,11 +68,13 @@ fn updates_are_forwarded_and_acknowledged() {
     assert_eq!(status.agent_id, Some(s.agent.clone()));
     assert!(status.data.is_some());
     s.acknowledge(&uuid);
-    let frame =
-        Acknowledge { framework_id: s.id.clone(), task_id: "t".into(), uuid: uuid.clone() };
+    let frame = Acknowledge { framework_id: s.id.clone(), task_id: "t".into(), uuid: uuid.clone() };
     assert_eq!(s.world.frames(s.link), [Frame::Acknowledge(frame)]);
     let known = s.world.core.task(&s.id, &"t".into()).unwrap().clone();
-    assert_eq!((known.state(), known.status_update_state()), (TaskState::TaskRunning, TaskState::TaskRunning));
+    assert_eq!(
+        (known.state(), known.status_update_state()),
+        (TaskState::TaskRunning, TaskState::TaskRunning)
+    );
     assert_eq!(known.statuses.len(), 1);
     assert_eq!(known.statuses[0].data, None, "it may be large");
 }
@@ -106,7 +108,8 @@ fn resources_come_back_with_the_end_and_the_task_goes_with_its_acknowledgement()
 #[test]
 fn the_latest_state_frees_resources_before_its_update_comes() {
     let mut s = setup();
-    let running = s.world.update_late(s.link, &s.id.clone(), "t", TaskState::TaskRunning, TaskState::TaskFailed);
+    let running =
+        s.world.update_late(s.link, &s.id.clone(), "t", TaskState::TaskRunning, TaskState::TaskFailed);
     assert_eq!(s.used(), cpus(1));
     assert_eq!(s.world.statuses(s.stream)[0].state(), TaskState::TaskRunning);
     s.acknowledge(&running);
@@ -161,7 +164,9 @@ fn an_update_for_an_absent_framework_is_taken_note_of() {
 #[test]
 fn updates_keep_one_status_for_each_change() {
     let mut s = setup();
-    for state in [TaskState::TaskStarting, TaskState::TaskRunning, TaskState::TaskRunning, TaskState::TaskKilling] {
+    for state in
+        [TaskState::TaskStarting, TaskState::TaskRunning, TaskState::TaskRunning, TaskState::TaskKilling]
+    {
         s.update(state);
     }
     assert_eq!(s.world.statuses(s.stream).len(), 4);
@@ -186,7 +191,11 @@ fn kills_are_forwarded() {
     let mut s = setup();
     let policy = tepui_api::v1::KillPolicy { grace_period: None };
     let call = Call {
-        kill: Some(call::Kill { task_id: "t".into(), agent_id: Some(s.agent.clone()), kill_policy: Some(policy) }),
+        kill: Some(call::Kill {
+            task_id: "t".into(),
+            agent_id: Some(s.agent.clone()),
+            kill_policy: Some(policy),
+        }),
         ..of_type(Type::Kill)
     };
     s.world.call(s.stream, &s.id.clone(), call.clone());
@@ -227,18 +236,13 @@ fn a_kill_outlives_the_link() {
 fn messages_go_both_ways() {
     let mut s = setup();
     let message = Call {
-        message: Some(call::Message {
-            agent_id: s.agent.clone(),
-            executor_id: "e".into(),
-            data: vec![1, 2],
-        }),
+        message: Some(call::Message { agent_id: s.agent.clone(), executor_id: "e".into(), data: vec![1, 2] }),
         ..of_type(Type::Message)
     };
     s.world.call(s.stream, &s.id.clone(), message);
     let frames = s.world.frames(s.link);
     assert!(matches!(&frames[..], [Frame::Message(message)] if message.data[..] == [1, 2]), "{frames:?}");
-    let message =
-        ExecutorMessage { framework_id: s.id.clone(), executor_id: "e".into(), data: vec![3] };
+    let message = ExecutorMessage { framework_id: s.id.clone(), executor_id: "e".into(), data: vec![3] };
     s.world.step(Input::Agent { link: s.link, frame: AgentFrame::Message(message) });
     let event = s.world.take(s.stream, event::Type::Message).remove(0);
     let message = event.message.clone().unwrap();
@@ -260,7 +264,11 @@ fn ended_tasks_are_forgotten_beyond_a_number() {
     for name in ["1", "2", "3"] {
         world.wait(Duration::from_secs(6));
         let offer = world.offers(stream).remove(0);
-        world.call(stream, &id, accept(&[&offer.id], vec![launch(vec![task(name, &agent, "cpus:4;mem:1000")])]));
+        world.call(
+            stream,
+            &id,
+            accept(&[&offer.id], vec![launch(vec![task(name, &agent, "cpus:4;mem:1000")])]),
+        );
         let uuid = world.update(link, &id, name, TaskState::TaskFinished);
         world.call(stream, &id, acknowledge(&agent, name, &uuid));
     }

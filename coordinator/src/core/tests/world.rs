@@ -16,8 +16,8 @@ use tepui_api::v1::offer::{Operation, operation};
 use tepui_api::v1::scheduler::call::{self, Type};
 use tepui_api::v1::scheduler::{Call, Event, event};
 use tepui_api::v1::{
-    AgentId, AgentInfo, CommandInfo, Filters, FrameworkId, FrameworkInfo, MasterInfo, Offer, OfferId, TaskId, TaskInfo,
-    TaskState, TaskStatus, agent_info, framework_info,
+    AgentId, AgentInfo, CommandInfo, Filters, FrameworkId, FrameworkInfo, MasterInfo, Offer, OfferId, TaskId,
+    TaskInfo, TaskState, TaskStatus, agent_info, framework_info,
 };
 use uuid::Uuid;
 
@@ -76,7 +76,9 @@ impl World {
         let mut pongs = Vec::new();
         for output in self.core.step(self.now, input) {
             match output {
-                Output::Frame { link, frame: Frame::Ping(number) } if self.pongs => pongs.push((link, number)),
+                Output::Frame { link, frame: Frame::Ping(number) } if self.pongs => {
+                    pongs.push((link, number))
+                }
                 Output::Event { stream, event } => self.events.entry(stream).or_default().push(event),
                 Output::CloseStream { stream } => self.closed_streams.push(stream),
                 Output::Frame { link, frame } => self.frames.entry(link).or_default().push(frame),
@@ -252,8 +254,11 @@ pub(crate) fn with_capabilities(info: &mut FrameworkInfo, capabilities: &[Capabi
 }
 
 pub(crate) fn register(name: &str, resources: &str) -> Register {
-    let capabilities =
-        [AgentCapability::MultiRole, AgentCapability::HierarchicalRole, AgentCapability::ReservationRefinement];
+    let capabilities = [
+        AgentCapability::MultiRole,
+        AgentCapability::HierarchicalRole,
+        AgentCapability::ReservationRefinement,
+    ];
     Register {
         agent: AgentInfo {
             hostname: name.into(),

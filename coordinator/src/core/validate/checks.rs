@@ -2,7 +2,9 @@
 
 use tepui_api::v1::environment::variable::Type as VariableType;
 use tepui_api::v1::secret::Type as SecretType;
-use tepui_api::v1::{CheckInfo, CommandInfo, Environment, HealthCheck, Secret, check_info, environment, health_check};
+use tepui_api::v1::{
+    CheckInfo, CommandInfo, Environment, HealthCheck, Secret, check_info, environment, health_check,
+};
 
 /// Why a check or command is not valid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -94,7 +96,9 @@ pub(crate) fn validate_health_check(check: &HealthCheck) -> Result<(), CheckErro
         }
         health_check::Type::Http => {
             let http = check.http.as_ref().ok_or(CheckError::Part("http"))?;
-            if let Some(scheme) = http.scheme.as_ref().filter(|scheme| *scheme != "http" && *scheme != "https") {
+            if let Some(scheme) =
+                http.scheme.as_ref().filter(|scheme| *scheme != "http" && *scheme != "https")
+            {
                 return Err(CheckError::Scheme(scheme.clone()));
             }
             validate_path(http.path.as_ref())?;
@@ -206,7 +210,8 @@ mod tests {
             }),
             ..of(T::Http)
         };
-        let tcp = HealthCheck { tcp: Some(health_check::TcpCheckInfo { port: 1, protocol: None }), ..of(T::Tcp) };
+        let tcp =
+            HealthCheck { tcp: Some(health_check::TcpCheckInfo { port: 1, protocol: None }), ..of(T::Tcp) };
         let command = |value: Option<&str>| HealthCheck {
             command: Some(CommandInfo { value: value.map(Into::into), ..Default::default() }),
             ..of(T::Command)

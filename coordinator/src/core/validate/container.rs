@@ -86,7 +86,11 @@ mod tests {
             (with(Volume { host_path: Some("/a".into()), ..Default::default() }), true),
             (with(Volume { image: Some(Image::default()), ..Default::default() }), true),
             (
-                with(Volume { image: Some(Image::default()), host_path: Some("/a".into()), ..Default::default() }),
+                with(Volume {
+                    image: Some(Image::default()),
+                    host_path: Some("/a".into()),
+                    ..Default::default()
+                }),
                 false,
             ),
             (from(T::Unknown, |_| {}), false),

@@ -13,7 +13,9 @@ use super::super::framework::{has_capability, roles as roles_of};
 /// Why a framework cannot subscribe so.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum FrameworkError {
-    #[error("'FrameworkInfo.role' must not be set by a framework with the MULTI_ROLE capability, use 'roles'")]
+    #[error(
+        "'FrameworkInfo.role' must not be set by a framework with the MULTI_ROLE capability, use 'roles'"
+    )]
     RoleOfMultiRole,
     #[error("'FrameworkInfo.roles' needs the MULTI_ROLE capability, use 'role'")]
     RolesWithoutMultiRole,
@@ -64,7 +66,8 @@ pub(crate) fn validate(info: &FrameworkInfo, allowed: Option<&[String]>) -> Resu
         return Err(FrameworkError::FailoverTimeout(timeout));
     }
     if let Some(allowed) = allowed {
-        let refused: Vec<String> = roles_of(info).into_iter().filter(|role| !allowed.contains(role)).collect();
+        let refused: Vec<String> =
+            roles_of(info).into_iter().filter(|role| !allowed.contains(role)).collect();
         if !refused.is_empty() {
             return Err(FrameworkError::NotAllowed(refused));
         }
@@ -206,7 +209,9 @@ mod tests {
 
     #[test]
     fn offer_filters_are_amounts() {
-        for (amount, good) in [(Some(1.0), true), (Some(-1.0), false), (Some(f64::INFINITY), false), (None, false)] {
+        for (amount, good) in
+            [(Some(1.0), true), (Some(-1.0), false), (Some(f64::INFINITY), false), (None, false)]
+        {
             let quantities = amount.map(|value| ("cpus".to_owned(), tepui_api::v1::value::Scalar { value }));
             let filter = OfferFilters {
                 min_allocatable_resources: Some(MinAllocatableResources {
@@ -244,10 +249,9 @@ mod tests {
     fn principal_user_and_checkpoint_stay() {
         let old = info(|_| {});
         assert!(validate_update(&old, &old).is_ok());
-        for change in [
-            (|i: &mut FrameworkInfo| i.user = "other".into()) as fn(&mut FrameworkInfo),
-            |i| i.checkpoint = Some(true),
-        ] {
+        for change in [(|i: &mut FrameworkInfo| i.user = "other".into()) as fn(&mut FrameworkInfo), |i| {
+            i.checkpoint = Some(true)
+        }] {
             let mut new = info(change);
             assert!(validate_update(&old, &new).is_err());
             keep_immutable(&old, &mut new);

@@ -1,7 +1,9 @@
 //! Groups of tasks that are launched together, or not at all.
 
 use tepui_api::resources::{Resources, UseError};
-use tepui_api::v1::{ContainerInfo, ExecutorInfo, TaskGroupInfo, TaskInfo, container_info, executor_info, health_check};
+use tepui_api::v1::{
+    ContainerInfo, ExecutorInfo, TaskGroupInfo, TaskInfo, container_info, executor_info, health_check,
+};
 
 use super::super::agent::Agent;
 use super::super::framework::{Framework, sum};
@@ -115,7 +117,8 @@ fn validate_executor(
     if executor.container.as_ref().is_some_and(docker) {
         return Err(GroupError::ExecutorDocker);
     }
-    let other = launch.group.tasks.iter().find(|task| task.executor.as_ref().is_some_and(|own| own != executor));
+    let other =
+        launch.group.tasks.iter().find(|task| task.executor.as_ref().is_some_and(|own| own != executor));
     if let Some(task) = other {
         return Err(GroupError::ExecutorsDiffer(task.task_id.value.clone()));
     }

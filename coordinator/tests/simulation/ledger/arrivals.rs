@@ -24,7 +24,8 @@ impl Ledger {
             if old.is_some_and(|old| std::sync::Arc::ptr_eq(old, agent)) {
                 continue;
             }
-            let (was_linked, old_version) = (old.is_some_and(|old| old.link.is_some()), old.map(|old| old.version.clone()));
+            let (was_linked, old_version) =
+                (old.is_some_and(|old| old.link.is_some()), old.map(|old| old.version.clone()));
             if old_version.as_ref() != Some(&agent.version) {
                 let Some(register) = self.registers.remove(&agent.version) else {
                     return Err(format!("agent {id} is in the books without having registered"));
@@ -69,7 +70,10 @@ impl Ledger {
                 _ => false,
             };
             if !torn_down && !timed_out {
-                return Err(format!("framework {id} was removed without a reason; it was {:?}", old.connection));
+                return Err(format!(
+                    "framework {id} was removed without a reason; it was {:?}",
+                    old.connection
+                ));
             }
             self.framework_goes(&id)?;
         }
@@ -82,8 +86,13 @@ impl Ledger {
     fn framework_goes(&mut self, id: &FrameworkId) -> Checked {
         self.counts.frameworks_removed += 1;
         self.remove_offers(id);
-        let tasks: Vec<Key> =
-            self.frameworks.get(id).into_iter().flat_map(|f| f.tasks.keys()).map(|task| (id.clone(), task.clone())).collect();
+        let tasks: Vec<Key> = self
+            .frameworks
+            .get(id)
+            .into_iter()
+            .flat_map(|f| f.tasks.keys())
+            .map(|task| (id.clone(), task.clone()))
+            .collect();
         for key in tasks {
             self.remove_task(&key)?;
         }
@@ -242,7 +251,9 @@ impl Ledger {
         }
         let connected = |id: &OfferId| {
             let offer = self.offers.get(id);
-            offer.is_some_and(|offer| step.after.agents.get(&offer.agent).is_some_and(|agent| agent.link.is_some()))
+            offer.is_some_and(|offer| {
+                step.after.agents.get(&offer.agent).is_some_and(|agent| agent.link.is_some())
+            })
         };
         match self.offers.keys().find(|id| !connected(id)) {
             Some(offer) => Err(format!("the offer {offer} is open, but its agent is not connected")),

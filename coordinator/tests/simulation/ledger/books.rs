@@ -80,11 +80,18 @@ impl Ledger {
         }
     }
 
-    pub(super) fn release(&mut self, agent: &AgentId, framework: &FrameworkId, resources: &Resources) -> Result<(), String> {
+    pub(super) fn release(
+        &mut self,
+        agent: &AgentId,
+        framework: &FrameworkId,
+        resources: &Resources,
+    ) -> Result<(), String> {
         let Some(book) = self.agents.get_mut(agent) else { return Ok(()) };
         let used = book.used.entry(framework.clone()).or_default();
         if !used.contains(resources) {
-            return Err(format!("{resources} of {framework} on {agent} come back, but only {used} are charged"));
+            return Err(format!(
+                "{resources} of {framework} on {agent} come back, but only {used} are charged"
+            ));
         }
         *used -= resources;
         if used.is_empty() {
@@ -134,7 +141,12 @@ impl Ledger {
         Ok(())
     }
 
-    pub(super) fn enter_executor(&mut self, agent: &AgentId, key: (FrameworkId, ExecutorId), uses: Resources) {
+    pub(super) fn enter_executor(
+        &mut self,
+        agent: &AgentId,
+        key: (FrameworkId, ExecutorId),
+        uses: Resources,
+    ) {
         if !uses.is_empty() {
             self.charge(agent, &key.0, &uses);
         }
@@ -143,7 +155,11 @@ impl Ledger {
         }
     }
 
-    pub(super) fn remove_executor(&mut self, agent: &AgentId, key: &(FrameworkId, ExecutorId)) -> Result<(), String> {
+    pub(super) fn remove_executor(
+        &mut self,
+        agent: &AgentId,
+        key: &(FrameworkId, ExecutorId),
+    ) -> Result<(), String> {
         let uses = self.agents.get_mut(agent).and_then(|book| book.executors.remove(key));
         match uses {
             Some(uses) if !uses.is_empty() => self.release(agent, &key.0, &uses),
@@ -175,7 +191,8 @@ impl Ledger {
 
     /// Voids all offers of a framework.
     pub(super) fn remove_offers(&mut self, framework: &FrameworkId) {
-        let ids: Vec<OfferId> = self.frameworks.get(framework).into_iter().flat_map(|f| f.offers.clone()).collect();
+        let ids: Vec<OfferId> =
+            self.frameworks.get(framework).into_iter().flat_map(|f| f.offers.clone()).collect();
         for id in ids {
             self.remove_offer(&id);
         }

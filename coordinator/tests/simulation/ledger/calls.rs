@@ -59,7 +59,8 @@ impl Ledger {
         let answer = step.events(stream).next().map(|event| event.r#type());
         match answer {
             Some(event::Type::Subscribed) => {
-                let framework = step.after.frameworks.values().find(|framework| framework.stream() == Some(stream));
+                let framework =
+                    step.after.frameworks.values().find(|framework| framework.stream() == Some(stream));
                 let Some(framework) = framework else {
                     return Err(format!("{stream:?} was subscribed, but is no framework's"));
                 };
@@ -81,7 +82,9 @@ impl Ledger {
         let own = known.as_ref().and_then(|framework| framework.stream());
         let may = own.is_some_and(|own| header == StreamHeader::Present(own));
         match step.reply() {
-            Some(Reply::Accepted | Reply::Ok) if !may => return Err("a call on another's stream was accepted".to_owned()),
+            Some(Reply::Accepted | Reply::Ok) if !may => {
+                return Err("a call on another's stream was accepted".to_owned());
+            }
             Some(Reply::Accepted | Reply::Ok) => {}
             _ => return Ok(()),
         }
@@ -110,10 +113,15 @@ impl Ledger {
                 let agent = call.message.as_ref().map(|message| &message.agent_id);
                 self.expect_frame(step, agent, true, |frame| matches!(frame, Order::Message(_)))
             }
-            Type::Revive => self.wish(&framework, call.revive.as_ref().map(|r| &r.roles[..]).unwrap_or_default(), false),
-            Type::Suppress => self.wish(&framework, call.suppress.as_ref().map(|s| &s.roles[..]).unwrap_or_default(), true),
+            Type::Revive => {
+                self.wish(&framework, call.revive.as_ref().map(|r| &r.roles[..]).unwrap_or_default(), false)
+            }
+            Type::Suppress => {
+                self.wish(&framework, call.suppress.as_ref().map(|s| &s.roles[..]).unwrap_or_default(), true)
+            }
             Type::UpdateFramework => {
-                let suppressed = call.update_framework.iter().flat_map(|u| u.suppressed_roles.iter().cloned());
+                let suppressed =
+                    call.update_framework.iter().flat_map(|u| u.suppressed_roles.iter().cloned());
                 let suppressed = suppressed.collect();
                 self.frameworks.entry(id).or_default().suppressed = suppressed;
                 Ok(())
@@ -186,19 +194,28 @@ impl Ledger {
         for (task, times) in wanted {
             let answered = answers.by_task.get(task).copied().unwrap_or_default();
             if answered != times {
-                return Err(format!("task {task} was to be launched {times} times, and was answered {answered} times"));
+                return Err(format!(
+                    "task {task} was to be launched {times} times, and was answered {answered} times"
+                ));
             }
         }
         Ok(())
     }
 
-    fn take_acknowledgement(&mut self, step: &Step, id: &FrameworkId, call: Option<&call::Acknowledge>) -> Checked {
+    fn take_acknowledgement(
+        &mut self,
+        step: &Step,
+        id: &FrameworkId,
+        call: Option<&call::Acknowledge>,
+    ) -> Checked {
         let Some(call::Acknowledge { agent_id, task_id, uuid }) = call else { return Ok(()) };
         let linked = self.before.agents.get(agent_id).is_some_and(|agent| agent.link.is_some());
         let key = (id.clone(), task_id.clone());
         let known = self.task(&key).filter(|task| task.agent == *agent_id);
         let sent = linked && known.is_none_or(|task| task.told.is_some());
-        let ends = known.and_then(|task| task.told.as_ref()).is_some_and(|(state, last)| last == uuid && is_terminal(*state));
+        let ends = known
+            .and_then(|task| task.told.as_ref())
+            .is_some_and(|(state, last)| last == uuid && is_terminal(*state));
         if sent && ends {
             self.counts.acknowledged += 1;
             self.remove_task(&key)?;
@@ -217,7 +234,12 @@ impl Ledger {
         let Some(kill) = call else { return Ok(()) };
         let key = (framework.id.clone(), kill.task_id.clone());
         let Some(task) = self.task(&key) else {
-            return self.check_answers(step, framework, stream, &[(kill.task_id.clone(), kill.agent_id.clone())]);
+            return self.check_answers(
+                step,
+                framework,
+                stream,
+                &[(kill.task_id.clone(), kill.agent_id.clone())],
+            );
         };
         let agent = task.agent.clone();
         let meant = kill.agent_id.as_ref().is_none_or(|named| *named == agent);
@@ -226,7 +248,13 @@ impl Ledger {
     }
 
     /// A frame must go to an agent, if it has a link, or must not.
-    fn expect_frame(&self, step: &Step, agent: Option<&AgentId>, must: bool, is_it: impl Fn(&Order) -> bool) -> Checked {
+    fn expect_frame(
+        &self,
+        step: &Step,
+        agent: Option<&AgentId>,
+        must: bool,
+        is_it: impl Fn(&Order) -> bool,
+    ) -> Checked {
         let link = agent.and_then(|agent| self.before.agents.get(agent)).and_then(|agent| agent.link);
         let Some(link) = link else { return Ok(()) };
         let found = step.frames(link).filter(|frame| is_it(frame)).count();
@@ -254,8 +282,10 @@ impl Ledger {
         for (id, agent) in asked {
             expected.extend(self.answer(framework, id, agent.as_ref()).map(|state| (id.clone(), state)));
         }
-        let is_answer = |status: &&TaskStatus| status.reason() == Reason::Reconciliation && status.uuid.is_none();
-        let statuses = step.events(stream).filter_map(|event| event.update.as_ref()).map(|update| &update.status);
+        let is_answer =
+            |status: &&TaskStatus| status.reason() == Reason::Reconciliation && status.uuid.is_none();
+        let statuses =
+            step.events(stream).filter_map(|event| event.update.as_ref()).map(|update| &update.status);
         let mut found: Vec<(TaskId, TaskState)> =
             statuses.filter(is_answer).map(|status| (status.task_id.clone(), status.state())).collect();
         expected.sort();
@@ -272,8 +302,8 @@ impl Ledger {
             return Some(task.told.as_ref().map_or(task.state, |(state, _)| *state));
         }
         let before = &self.before;
-        let awaited =
-            agent.map_or(!before.recovered_agents.is_empty(), |agent| before.recovered_agents.contains_key(agent));
+        let awaited = agent
+            .map_or(!before.recovered_agents.is_empty(), |agent| before.recovered_agents.contains_key(agent));
         if awaited {
             return None;
         }
@@ -294,7 +324,8 @@ impl Ledger {
         let latest = if is_terminal(state) { state } else { latest };
         let stream = self.before.frameworks.get(id).and_then(|framework| framework.stream());
         let key = (id.clone(), status.task_id.clone());
-        let number = status.data.as_deref().and_then(|data| data.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let number =
+            status.data.as_deref().and_then(|data| data.try_into().ok()).map_or(0, u64::from_be_bytes);
         if let Some(task) = self.frameworks.get_mut(id).and_then(|book| book.tasks.get_mut(&key.1))
             && task.agent == *agent
         {
@@ -310,7 +341,9 @@ impl Ledger {
         let Some(stream) = stream else { return Ok(()) };
         let forwarded = |event: &&std::sync::Arc<Event>| {
             let forwarded = event.update.as_ref().map(|update| &update.status);
-            forwarded.is_some_and(|f| f.task_id == status.task_id && f.uuid == status.uuid && f.state == status.state)
+            forwarded.is_some_and(|f| {
+                f.task_id == status.task_id && f.uuid == status.uuid && f.state == status.state
+            })
         };
         self.counts.updates += 1;
         match step.events(stream).filter(forwarded).count() {

@@ -35,15 +35,25 @@ impl Ledger {
 
     fn compare_agent(&self, agent: &Agent) -> Checked {
         let id = &agent.id;
-        let Some(book) = self.agents.get(id) else { return Err(format!("agent {id} should not be in the books")) };
+        let Some(book) = self.agents.get(id) else {
+            return Err(format!("agent {id} should not be in the books"));
+        };
         if book.total != agent.total {
             return Err(format!("agent {id} has {}, and the core says {}", book.total, agent.total));
         }
         if book.offered != agent.offered {
-            return Err(format!("of agent {id}, {} are offered, and the core says {}", book.offered, agent.offered));
+            return Err(format!(
+                "of agent {id}, {} are offered, and the core says {}",
+                book.offered, agent.offered
+            ));
         }
-        if book.used.len() != agent.used.len() || book.used.iter().any(|(f, used)| agent.used.get(f) != Some(used)) {
-            return Err(format!("of agent {id}, {:?} are used, and the core says {:?}", book.used, agent.used));
+        if book.used.len() != agent.used.len()
+            || book.used.iter().any(|(f, used)| agent.used.get(f) != Some(used))
+        {
+            return Err(format!(
+                "of agent {id}, {:?} are used, and the core says {:?}",
+                book.used, agent.used
+            ));
         }
         if book.tasks.len() != agent.tasks.len() || book.tasks.iter().any(|key| !agent.tasks.contains(key)) {
             return Err(format!("on agent {id} are {:?}, and the core says {:?}", book.tasks, agent.tasks));
@@ -52,7 +62,11 @@ impl Ledger {
         book.used.values().for_each(|of_one| used += of_one);
         let used = used.unallocated();
         let offered = book.offered.clone().unallocated();
-        let fits = if book.shrunk { (&book.total - &used).contains(&offered) } else { book.total.contains(&(&used + &offered)) };
+        let fits = if book.shrunk {
+            (&book.total - &used).contains(&offered)
+        } else {
+            book.total.contains(&(&used + &offered))
+        };
         if !fits {
             let total = &book.total;
             return Err(format!("agent {id} has {total}, but {used} are used and {offered} offered"));
@@ -71,14 +85,19 @@ impl Ledger {
             if known.agent_id != task.agent || known.state() != task.state {
                 let (state, agent) = (task.state, &task.agent);
                 let (known, on) = (known.state(), &known.agent_id);
-                return Err(format!("task {task_id} of {id} is {state:?} on {agent}, the core says {known:?} on {on}"));
+                return Err(format!(
+                    "task {task_id} of {id} is {state:?} on {agent}, the core says {known:?} on {on}"
+                ));
             }
         }
         if let Some(surplus) = framework.tasks.keys().find(|task| !book.tasks.contains_key(*task)) {
             return Err(format!("task {surplus} of {id} should not be in the books any more"));
         }
         if framework.offers.len() != book.offers.len() {
-            return Err(format!("{id} has the offers {:?}, and the core says {:?}", book.offers, framework.offers));
+            return Err(format!(
+                "{id} has the offers {:?}, and the core says {:?}",
+                book.offers, framework.offers
+            ));
         }
         if let Some(task) = book.unreachable.keys().find(|task| !framework.unreachable_tasks.contains(task)) {
             return Err(format!("the unreachable task {task} of {id} was forgotten"));

@@ -14,9 +14,9 @@ mod outputs;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use tepui_api::link::Register;
 use tepui_api::link::agent_frame::Body as Frame;
 use tepui_api::link::coordinator_frame::Body as Order;
-use tepui_api::link::Register;
 use tepui_api::v1::scheduler::Event;
 use tepui_api::v1::{AgentId, FrameworkId, OfferId};
 use tepui_coordinator::core::{

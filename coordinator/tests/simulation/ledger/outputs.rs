@@ -96,7 +96,9 @@ impl Ledger {
     fn take_offer(&mut self, step: &Step, stream: StreamId, offer: &Offer) -> Checked {
         let id = &offer.id;
         let framework = step.after.frameworks.get(&offer.framework_id).filter(|f| f.stream() == Some(stream));
-        let Some(framework) = framework else { return Err(format!("the offer {id} went to another's stream")) };
+        let Some(framework) = framework else {
+            return Err(format!("the offer {id} went to another's stream"));
+        };
         if !self.offers_ever.insert(id.clone()) {
             return Err(format!("the offer id {id} was used before"));
         }
@@ -109,7 +111,8 @@ impl Ledger {
         self.check_entitled(framework, &role, &resources).map_err(|what| format!("the offer {id} {what}"))?;
         self.counts.offers += 1;
         let resources = resources.unallocated().allocated(role.as_str());
-        let book = OfferBook { framework: framework.id.clone(), agent: offer.agent_id.clone(), role, resources };
+        let book =
+            OfferBook { framework: framework.id.clone(), agent: offer.agent_id.clone(), role, resources };
         self.enter_offer(id.clone(), book);
         Ok(())
     }
@@ -140,7 +143,8 @@ impl Ledger {
     /// Tasks that were given up: their frameworks are told once, if they listen.
     fn check_verdicts(&mut self, step: &Step) -> Checked {
         for key in &step.given_up {
-            let Some(stream) = step.after.frameworks.get(&key.0).and_then(|framework| framework.stream()) else {
+            let Some(stream) = step.after.frameworks.get(&key.0).and_then(|framework| framework.stream())
+            else {
                 continue;
             };
             let told = step.events(stream).filter_map(|event| event.update.as_ref()).filter(|update| {
@@ -151,7 +155,9 @@ impl Ledger {
             });
             match told.count() {
                 1 => self.counts.verdicts += 1,
-                times => return Err(format!("task {} was given up, and its framework told {times} times", key.1)),
+                times => {
+                    return Err(format!("task {} was given up, and its framework told {times} times", key.1));
+                }
             }
         }
         Ok(())

@@ -7,8 +7,8 @@ use tepui_api::v1::offer::operation::{Launch, LaunchGroup, Type};
 use tepui_api::v1::scheduler::Call;
 use tepui_api::v1::value::{Range, Ranges};
 use tepui_api::v1::{
-    AgentId, CommandInfo, ExecutorId, ExecutorInfo, Filters, Offer, OfferId, OperationId, Resource, TaskGroupInfo,
-    TaskId, TaskInfo, TaskState, executor_info,
+    AgentId, CommandInfo, ExecutorId, ExecutorInfo, Filters, Offer, OfferId, OperationId, Resource,
+    TaskGroupInfo, TaskId, TaskInfo, TaskState, executor_info,
 };
 
 use super::calls;
@@ -57,8 +57,9 @@ impl Framework {
         let all: Vec<&Offer> = self.offers.values().collect();
         let Some(first) = rng.pick(&all).copied() else { return Vec::new() };
         let careless = rng.chance(30);
-        let goes_with =
-            |offer: &Offer| offer.agent_id == first.agent_id && offer.allocation_info == first.allocation_info;
+        let goes_with = |offer: &Offer| {
+            offer.agent_id == first.agent_id && offer.allocation_info == first.allocation_info
+        };
         let mut chosen = vec![first.clone()];
         chosen.extend(
             (all.iter()).filter(|o| o.id != first.id && (goes_with(o) || careless)).map(|o| (*o).clone()),
@@ -130,7 +131,11 @@ impl Framework {
             self.spoil(task, basket, rng);
         }
         let group = LaunchGroup { executor, task_group: TaskGroupInfo { tasks } };
-        Operation { r#type: Some(Type::LaunchGroup.into()), launch_group: Some(group), ..Operation::default() }
+        Operation {
+            r#type: Some(Type::LaunchGroup.into()),
+            launch_group: Some(group),
+            ..Operation::default()
+        }
     }
 
     /// A new executor, or one that runs there already as far as is known.
@@ -183,7 +188,8 @@ impl Framework {
             }
             6 => {
                 // An id that is in use.
-                let live = self.view.iter().filter(|(id, seen)| **id != own && seen.state == TaskState::TaskRunning);
+                let live =
+                    self.view.iter().filter(|(id, seen)| **id != own && seen.state == TaskState::TaskRunning);
                 let live: Vec<TaskId> = live.map(|(id, _)| id.clone()).collect();
                 if let Some(id) = rng.pick(&live) {
                     task.task_id = id.clone();

@@ -12,7 +12,8 @@ use tepui_api::v1::agent_info::Capability;
 use tepui_api::v1::framework_info::capability::Type as FrameworkCapability;
 use tepui_api::v1::task_status::{Reason, Source};
 use tepui_api::v1::{
-    self, AgentId, AgentInfo, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo, TaskInfo, TaskState, TaskStatus,
+    self, AgentId, AgentInfo, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo, TaskInfo, TaskState,
+    TaskStatus,
 };
 
 use super::updates::{Sending, Updates};
@@ -128,7 +129,8 @@ impl Agent {
         self.untold.clear();
         let going_on = |id: &FrameworkId| !self.shutting_down.contains_key(id);
         let tasks: Vec<v1::Task> = self.tasks.values().map(|task| task.shown.clone()).collect();
-        let executors: Vec<ExecutorInfo> = self.executors.values().map(|executor| executor.info.clone()).collect();
+        let executors: Vec<ExecutorInfo> =
+            self.executors.values().map(|executor| executor.info.clone()).collect();
         Frame::Register(Register {
             agent: self.info.clone(),
             version: tag.to_owned(),
@@ -137,7 +139,12 @@ impl Agent {
             address: self.address.clone(),
             tasks: tasks.into_iter().filter(|task| going_on(&task.framework_id)).collect(),
             executors,
-            frameworks: self.frameworks.iter().filter(|(id, _)| going_on(id)).map(|(_, info)| info.clone()).collect(),
+            frameworks: self
+                .frameworks
+                .iter()
+                .filter(|(id, _)| going_on(id))
+                .map(|(_, info)| info.clone())
+                .collect(),
             completed_tasks: self.completed.iter().cloned().collect(),
             checkpointed_resources: Vec::new(),
         })
@@ -211,7 +218,9 @@ impl Agent {
             Order::Refused(refused) => {
                 self.ended = Some(if refused.register_anew { String::new() } else { refused.message });
             }
-            _ if !self.is_up() => return Err(format!("an order before the answer to the registration: {order:?}")),
+            _ if !self.is_up() => {
+                return Err(format!("an order before the answer to the registration: {order:?}"));
+            }
             Order::RunTask(RunTask { framework, task }) => {
                 let executor = task.executor.clone();
                 self.run(now, framework, task, executor, rng)?;
@@ -231,7 +240,10 @@ impl Agent {
                 let key = (shutdown.framework_id.clone(), shutdown.executor_id.clone());
                 if self.executors.contains_key(&key) {
                     self.executor_exits(now, &key, TaskState::TaskKilled);
-                } else if self.tasks.contains_key(&(shutdown.framework_id.clone(), shutdown.executor_id.value.as_str().into())) {
+                } else if self.tasks.contains_key(&(
+                    shutdown.framework_id.clone(),
+                    shutdown.executor_id.value.as_str().into(),
+                )) {
                     self.kill(now, (shutdown.framework_id, shutdown.executor_id.value.as_str().into()), rng);
                 }
             }
@@ -249,15 +261,26 @@ impl Agent {
 
     /// Does what is due.
     pub fn wake(&mut self, now: Duration, rng: &mut Rng) {
-        let due: Vec<Key> = self.tasks.iter().filter(|(_, task)| task.due().is_some_and(|at| at <= now)).map(|(key, _)| key.clone()).collect();
+        let due: Vec<Key> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.due().is_some_and(|at| at <= now))
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in due {
             self.advance(now, &key, rng);
         }
-        let idle: Vec<_> = self.executors.iter().filter(|(_, e)| e.idle_until.is_some_and(|at| at <= now)).map(|(key, _)| key.clone()).collect();
+        let idle: Vec<_> = self
+            .executors
+            .iter()
+            .filter(|(_, e)| e.idle_until.is_some_and(|at| at <= now))
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in idle {
             self.executor_exits(now, &key, TaskState::TaskFailed);
         }
-        let ended: Vec<FrameworkId> = self.shutting_down.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
+        let ended: Vec<FrameworkId> =
+            self.shutting_down.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
         for id in ended {
             self.shutting_down.remove(&id);
         }
@@ -332,7 +355,10 @@ impl Agent {
         if self.id() != Some(&info.agent_id) {
             return Err(format!("{} was sent a task of agent {}", self.info.hostname, info.agent_id));
         }
-        if self.shutting_down.contains_key(&id) || self.tasks.contains_key(&key) || self.updates.contains(&key) {
+        if self.shutting_down.contains_key(&id)
+            || self.tasks.contains_key(&key)
+            || self.updates.contains(&key)
+        {
             return Ok(());
         }
         self.frameworks.insert(id.clone(), framework);
@@ -424,9 +450,10 @@ impl Agent {
 
     /// An executor without tasks waits for more, and then ends.
     fn rest_executor(&mut self, now: Duration, key: (FrameworkId, ExecutorId)) {
-        let busy = self.tasks.iter().any(|(task, t)| {
-            task.0 == key.0 && t.executor.as_ref() == Some(&key.1) && t.life != Life::Over
-        });
+        let busy = self
+            .tasks
+            .iter()
+            .any(|(task, t)| task.0 == key.0 && t.executor.as_ref() == Some(&key.1) && t.life != Life::Over);
         if !busy && let Some(executor) = self.executors.get_mut(&key) {
             executor.idle_until = Some(now + Duration::from_secs(3));
         }
@@ -541,7 +568,11 @@ impl Agent {
             task.shown.status_update_state = Some(status.state);
             task.shown.status_update_uuid.clone_from(&status.uuid);
         }
-        self.out.push(Frame::Update(StatusUpdate { framework_id: key.0, status, latest_state: latest.into() }));
+        self.out.push(Frame::Update(StatusUpdate {
+            framework_id: key.0,
+            status,
+            latest_state: latest.into(),
+        }));
     }
 }
 
@@ -565,7 +596,11 @@ fn has(framework: &FrameworkInfo, capability: FrameworkCapability) -> bool {
 }
 
 fn exited(key: &(FrameworkId, ExecutorId)) -> Frame {
-    Frame::ExecutorExited(ExecutorExited { framework_id: key.0.clone(), executor_id: key.1.clone(), status: 0 })
+    Frame::ExecutorExited(ExecutorExited {
+        framework_id: key.0.clone(),
+        executor_id: key.1.clone(),
+        status: 0,
+    })
 }
 
 fn shown(framework: &FrameworkId, info: &TaskInfo, executor: Option<ExecutorId>) -> v1::Task {

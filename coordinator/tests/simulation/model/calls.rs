@@ -18,8 +18,11 @@ pub fn subscribe(info: &FrameworkInfo, suppressed: Vec<String>) -> Call {
 }
 
 pub fn update_framework(id: &FrameworkId, info: &FrameworkInfo, suppressed: Vec<String>) -> Call {
-    let update =
-        UpdateFramework { framework_info: info.clone(), suppressed_roles: suppressed, offer_constraints: None };
+    let update = UpdateFramework {
+        framework_info: info.clone(),
+        suppressed_roles: suppressed,
+        offer_constraints: None,
+    };
     Call { update_framework: Some(update), ..of(Some(id), Type::UpdateFramework) }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tepui_api::v1::scheduler::{Call, Event, event};
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{AgentId, ExecutorInfo, FrameworkId, FrameworkInfo, Offer, OfferId, TaskId, TaskState, TaskStatus};
+use tepui_api::v1::{
+    AgentId, ExecutorInfo, FrameworkId, FrameworkInfo, Offer, OfferId, TaskId, TaskState, TaskStatus,
+};
 use tepui_coordinator::core::StreamId;
 
 use super::accept::{View, filters};
@@ -97,9 +99,11 @@ impl Framework {
     }
 
     pub fn roles(&self) -> Vec<String> {
-        let multi = self.info.capabilities.iter().any(|c| {
-            c.r#type() == tepui_api::v1::framework_info::capability::Type::MultiRole
-        });
+        let multi = self
+            .info
+            .capabilities
+            .iter()
+            .any(|c| c.r#type() == tepui_api::v1::framework_info::capability::Type::MultiRole);
         if multi { self.info.roles.clone() } else { vec![self.info.role().to_owned()] }
     }
 
@@ -120,7 +124,11 @@ impl Framework {
 
     /// It ended; another takes its place in the model.
     pub fn begin_anew(&mut self, info: FrameworkInfo, starts_at: Duration) {
-        *self = Self { next_task: self.next_task, next_executor: self.next_executor, ..Self::new(info, starts_at) };
+        *self = Self {
+            next_task: self.next_task,
+            next_executor: self.next_executor,
+            ..Self::new(info, starts_at)
+        };
     }
 
     fn forget_offers(&mut self) {
@@ -140,7 +148,13 @@ impl Framework {
     ///
     /// # Errors
     /// With what no coordinator may say.
-    pub fn event(&mut self, now: Duration, event: &Event, calm: bool, rng: &mut Rng) -> Result<Reaction, String> {
+    pub fn event(
+        &mut self,
+        now: Duration,
+        event: &Event,
+        calm: bool,
+        rng: &mut Rng,
+    ) -> Result<Reaction, String> {
         let mut reaction = Reaction::default();
         match event.r#type() {
             event::Type::Subscribed => {
@@ -183,7 +197,13 @@ impl Framework {
         Ok(reaction)
     }
 
-    fn update(&mut self, status: &TaskStatus, calm: bool, rng: &mut Rng, out: &mut Vec<Call>) -> Result<(), String> {
+    fn update(
+        &mut self,
+        status: &TaskStatus,
+        calm: bool,
+        rng: &mut Rng,
+        out: &mut Vec<Call>,
+    ) -> Result<(), String> {
         let Some(id) = self.id().cloned() else { return Ok(()) };
         let seen = self.view.get_mut(&status.task_id);
         let number = status.data.as_deref().and_then(|data| data.try_into().ok()).map(u64::from_be_bytes);
@@ -276,7 +296,8 @@ impl Framework {
     }
 
     fn kill(&mut self, id: &FrameworkId, agents: &[AgentId], rng: &mut Rng) -> Option<Call> {
-        let live: Vec<(&TaskId, &Seen)> = self.view.iter().filter(|(_, seen)| !is_terminal(seen.state)).collect();
+        let live: Vec<(&TaskId, &Seen)> =
+            self.view.iter().filter(|(_, seen)| !is_terminal(seen.state)).collect();
         let (task, seen) = rng.pick(&live)?;
         let agent = match rng.weighted(&[60, 30, 10]) {
             0 => Some(seen.agent.clone()),
@@ -333,7 +354,8 @@ impl Framework {
     pub fn settle(&self) -> Vec<Call> {
         let Some(id) = self.id() else { return Vec::new() };
         let open = self.view.iter().filter(|(_, seen)| !is_terminal(seen.state));
-        let open: Vec<(TaskId, Option<AgentId>)> = open.map(|(task, seen)| (task.clone(), Some(seen.agent.clone()))).collect();
+        let open: Vec<(TaskId, Option<AgentId>)> =
+            open.map(|(task, seen)| (task.clone(), Some(seen.agent.clone()))).collect();
         let mut out = vec![calls::reconcile(id, Vec::new())];
         if !open.is_empty() {
             out.push(calls::reconcile(id, open));

@@ -45,12 +45,15 @@ pub fn agent(index: usize, rng: &mut Rng) -> (AgentInfo, Vec<AgentCapability>, S
         resources.extend(refined);
     }
     assert!(Resources::from_wire(&resources).is_ok(), "{resources:?}");
-    let mut capabilities = vec![AgentType::MultiRole, AgentType::HierarchicalRole, AgentType::ReservationRefinement];
+    let mut capabilities =
+        vec![AgentType::MultiRole, AgentType::HierarchicalRole, AgentType::ReservationRefinement];
     if rng.chance(60) {
         capabilities.remove(rng.below(2));
     }
-    let capabilities =
-        capabilities.into_iter().map(|capability| AgentCapability { r#type: Some(capability.into()) }).collect();
+    let capabilities = capabilities
+        .into_iter()
+        .map(|capability| AgentCapability { r#type: Some(capability.into()) })
+        .collect();
     let info = AgentInfo {
         hostname: format!("host-{index}"),
         port: Some(5051),
@@ -84,8 +87,11 @@ pub fn framework(index: usize, rng: &mut Rng) -> FrameworkInfo {
         (Type::GpuResources, 300),
         (Type::RegionAware, 100),
     ];
-    let mut capabilities: Vec<Type> =
-        optional.into_iter().filter(|(_, share)| rng.chance(*share)).map(|(capability, _)| capability).collect();
+    let mut capabilities: Vec<Type> = optional
+        .into_iter()
+        .filter(|(_, share)| rng.chance(*share))
+        .map(|(capability, _)| capability)
+        .collect();
     let multi_role = rng.chance(650);
     if multi_role {
         capabilities.push(Type::MultiRole);
@@ -108,7 +114,8 @@ pub fn framework(index: usize, rng: &mut Rng) -> FrameworkInfo {
 
 /// A few roles, each once.
 pub fn some_roles(rng: &mut Rng) -> Vec<String> {
-    let mut roles: Vec<String> = ROLES.iter().filter(|_| rng.chance(400)).map(|role| (*role).to_owned()).collect();
+    let mut roles: Vec<String> =
+        ROLES.iter().filter(|_| rng.chance(400)).map(|role| (*role).to_owned()).collect();
     if roles.is_empty() {
         roles.push(ROLES[rng.below(ROLES.len())].to_owned());
     }

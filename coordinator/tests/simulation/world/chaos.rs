@@ -44,7 +44,8 @@ impl World {
 
     fn cut_some_link(&mut self) {
         self.tally.cuts += 1;
-        let links: Vec<LinkId> = self.links.iter().filter(|(_, wire)| wire.near_open).map(|(link, _)| *link).collect();
+        let links: Vec<LinkId> =
+            self.links.iter().filter(|(_, wire)| wire.near_open).map(|(link, _)| *link).collect();
         if let Some(link) = self.rng.pick(&links) {
             self.cut_link(*link);
         }
@@ -62,13 +63,14 @@ impl World {
     // --- agents
 
     /// Its process dies and is started again; now and then on changed terms.
-    fn restart_agent(&mut self, index: usize) {
+    pub(super) fn restart_agent(&mut self, index: usize) {
         if self.agents[index].power != Power::On {
             return;
         }
         self.tally.crashes += 1;
         self.drop_agent_link(index);
-        let down = if self.rng.chance(150) { self.rng.millis(10_000..=150_000) } else { self.rng.millis(50..=4000) };
+        let down =
+            if self.rng.chance(150) { self.rng.millis(10_000..=150_000) } else { self.rng.millis(50..=4000) };
         let until = self.now + down;
         let node = &mut self.agents[index];
         node.frozen_until = None;
@@ -102,22 +104,18 @@ impl World {
         self.agents[index].power = if alone && left > 2 { Power::Gone } else { Power::Off { until: at } };
     }
 
+    /// Leaves for good, and comes back as another.
     fn leave(&mut self, index: usize) {
         if self.agents[index].power == Power::On && self.agents[index].model.is_up() {
             self.agents[index].model.unregister();
             self.flush_agent(index);
             self.agents[index].model.ended = None;
-            self.agent_ended(index, "it left");
+            self.drop_agent_link(index);
+            let at = self.now + self.rng.millis(500..=20_000);
+            let node = &mut self.agents[index];
+            node.model.wipe(at, &mut self.rng);
+            node.power = Power::Off { until: at };
         }
-    }
-
-    /// An agent that was refused, or left, comes back as another, when its operator has seen to it.
-    pub(super) fn agent_ended(&mut self, index: usize, _why: &str) {
-        self.drop_agent_link(index);
-        let at = self.now + self.rng.millis(500..=20_000);
-        let node = &mut self.agents[index];
-        node.model.wipe(at, &mut self.rng);
-        node.power = Power::Off { until: at };
     }
 
     fn resize_agent(&mut self, index: usize) {
@@ -146,7 +144,8 @@ impl World {
     fn crash_framework(&mut self, index: usize) {
         self.tally.crashes += 1;
         self.hang_up_stream(index);
-        let down = if self.rng.chance(200) { self.rng.millis(5000..=200_000) } else { self.rng.millis(50..=4000) };
+        let down =
+            if self.rng.chance(200) { self.rng.millis(5000..=200_000) } else { self.rng.millis(50..=4000) };
         let until = self.now + down;
         let node = &mut self.frameworks[index];
         node.frozen_until = None;
@@ -215,7 +214,8 @@ impl World {
             return;
         }
         let others = self.frameworks.iter().enumerate().filter(|(at, _)| *at != index);
-        let mut foreign: Vec<OfferId> = others.flat_map(|(_, node)| node.model.offers.keys().take(2).cloned()).collect();
+        let mut foreign: Vec<OfferId> =
+            others.flat_map(|(_, node)| node.model.offers.keys().take(2).cloned()).collect();
         foreign.push(OfferId::new("no-offer"));
         let agents: Vec<AgentId> = self.agents.iter().filter_map(|node| node.model.id().cloned()).collect();
         let call = self.frameworks[index].model.act(&foreign, &agents, &mut self.rng);
@@ -227,7 +227,8 @@ impl World {
     // --- the coordinator
 
     fn kill_some_coordinator(&mut self) {
-        let down = if self.rng.chance(200) { self.rng.millis(5000..=60_000) } else { self.rng.millis(100..=3000) };
+        let down =
+            if self.rng.chance(200) { self.rng.millis(5000..=60_000) } else { self.rng.millis(100..=3000) };
         self.kill_coordinator(down);
     }
 }

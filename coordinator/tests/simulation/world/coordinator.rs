@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tepui_api::link::coordinator_frame::Body as Order;
 use tepui_api::v1::MasterInfo;
-use tepui_coordinator::core::{Core, Input, Now, Output, Recovered, Reply, RequestId, Settings, StreamHeader, StreamId};
+use tepui_coordinator::core::{
+    Core, Input, Now, Output, Recovered, Reply, RequestId, Settings, StreamHeader, StreamId,
+};
 use tepui_coordinator::registry::{MemoryRegistry, Registry};
 
 use super::{Arrival, Event, Host, Traced, World};
@@ -80,7 +82,8 @@ impl World {
         self.host.incarnation += 1;
         self.break_all();
         // The clock that people read may be set meanwhile.
-        self.host.wall_offset = self.host.wall_offset + self.rng.millis(0..=7_200_000) - Duration::from_secs(3600);
+        self.host.wall_offset =
+            self.host.wall_offset + self.rng.millis(0..=7_200_000) - Duration::from_secs(3600);
         let at = self.now + down;
         self.at(at, Event::Start);
     }
@@ -115,12 +118,16 @@ impl World {
                 Input::Agent { link, frame }
             }
             Arrival::LinkClosed(link) => {
-                let Some(wire) = self.links.get_mut(&link).filter(|wire| wire.near_open) else { return Ok(()) };
+                let Some(wire) = self.links.get_mut(&link).filter(|wire| wire.near_open) else {
+                    return Ok(());
+                };
                 wire.near_open = false;
                 Input::LinkClosed { link }
             }
             Arrival::StreamClosed(stream) => {
-                let Some(wire) = self.streams.get_mut(&stream).filter(|wire| wire.near_open) else { return Ok(()) };
+                let Some(wire) = self.streams.get_mut(&stream).filter(|wire| wire.near_open) else {
+                    return Ok(());
+                };
                 wire.near_open = false;
                 if !wire.subscribed {
                     return Ok(());
@@ -128,7 +135,9 @@ impl World {
                 Input::StreamClosed { stream }
             }
             Arrival::Subscribe { stream, call } => {
-                let Some(wire) = self.streams.get_mut(&stream).filter(|wire| wire.arrives_up(now)) else { return Ok(()) };
+                let Some(wire) = self.streams.get_mut(&stream).filter(|wire| wire.arrives_up(now)) else {
+                    return Ok(());
+                };
                 wire.subscribed = true;
                 Input::Subscribe { request: self.request(), stream, call }
             }
@@ -179,11 +188,18 @@ impl World {
     fn step_with(&mut self, input: Input) -> Result<Vec<Output>, String> {
         self.steps += 1;
         let now = self.clocks();
-        self.trace.push_back(Traced { step: self.steps, now: self.now, input: input.clone(), outputs: Vec::new() });
+        self.trace.push_back(Traced {
+            step: self.steps,
+            now: self.now,
+            input: input.clone(),
+            outputs: Vec::new(),
+        });
         if self.trace.len() > self.traced {
             self.trace.pop_front();
         }
-        let (Some(core), Some(ledger)) = (&mut self.host.core, &mut self.host.ledger) else { return Ok(Vec::new()) };
+        let (Some(core), Some(ledger)) = (&mut self.host.core, &mut self.host.ledger) else {
+            return Ok(Vec::new());
+        };
         let outputs = core.step(now, input.clone());
         if let Some(last) = self.trace.back_mut() {
             last.outputs.clone_from(&outputs);
@@ -205,7 +221,8 @@ impl World {
             Output::CloseStream { stream } => self.close_stream(*stream),
             Output::Frame { link, frame } => {
                 // Sent twice: what an order says holds however often it comes.
-                let again = !self.calm && matches!(frame, Order::Ping(_) | Order::KillTask(_)) && self.rng.chance(20);
+                let again =
+                    !self.calm && matches!(frame, Order::Ping(_) | Order::KillTask(_)) && self.rng.chance(20);
                 if again {
                     self.send_order(*link, frame.clone());
                 }
@@ -214,7 +231,8 @@ impl World {
             Output::CloseLink { link } => self.close_link(*link),
             Output::Persist { ticket, change } => {
                 self.host.unwritten.push_back((*ticket, change.clone()));
-                let delay = if self.rng.chance(50) { self.rng.millis(200..=5000) } else { self.rng.millis(1..=50) };
+                let delay =
+                    if self.rng.chance(50) { self.rng.millis(200..=5000) } else { self.rng.millis(1..=50) };
                 let at = (self.now + delay).max(self.host.last_write) + Duration::from_nanos(1);
                 self.host.last_write = at;
                 let incarnation = self.host.incarnation;

@@ -92,7 +92,9 @@ struct Node<M> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Power {
     On,
-    Off { until: Duration },
+    Off {
+        until: Duration,
+    },
     /// It never comes back.
     Gone,
 }
@@ -101,10 +103,25 @@ enum Power {
 #[derive(Debug, Clone)]
 enum Event {
     /// Something arrives at this process of the coordinator.
-    ToCore { incarnation: u64, what: Arrival },
-    ToAgent { agent: usize, link: LinkId, what: Option<Order> },
-    ToFramework { framework: usize, stream: StreamId, what: Option<Arc<Told>> },
-    Answer { framework: usize, stream: Option<StreamId>, reply: Reply },
+    ToCore {
+        incarnation: u64,
+        what: Arrival,
+    },
+    ToAgent {
+        agent: usize,
+        link: LinkId,
+        what: Option<Order>,
+    },
+    ToFramework {
+        framework: usize,
+        stream: StreamId,
+        what: Option<Arc<Told>>,
+    },
+    Answer {
+        framework: usize,
+        stream: Option<StreamId>,
+        reply: Reply,
+    },
     WakeAgent(usize),
     WakeFramework(usize),
     Fault,
@@ -226,7 +243,9 @@ impl World {
             self.now = self.now.max(due);
             return self.tick();
         }
-        let Some(((at, _), event)) = self.queue.pop_first() else { return Err("nothing happens any more".to_owned()) };
+        let Some(((at, _), event)) = self.queue.pop_first() else {
+            return Err("nothing happens any more".to_owned());
+        };
         self.now = self.now.max(at);
         self.happen(at, event)
     }
@@ -309,8 +328,8 @@ impl World {
             Some(order) => {
                 node.model.order(self.now, order, &mut self.rng)?;
                 if let Some(why) = node.model.ended.take() {
-                    self.flush_agent(index);
-                    self.agent_ended(index, &why);
+                    // No two processes ever share an id here, so each is the only one that has a right to it.
+                    return Err(format!("{} was turned away: {why}", self.agents[index].model.info.hostname));
                 }
             }
         }
@@ -371,7 +390,12 @@ impl World {
 
     // --- frameworks
 
-    fn reaches_framework(&mut self, index: usize, stream: StreamId, what: Option<Arc<Told>>) -> Result<(), String> {
+    fn reaches_framework(
+        &mut self,
+        index: usize,
+        stream: StreamId,
+        what: Option<Arc<Told>>,
+    ) -> Result<(), String> {
         let Some(wire) = self.streams.get_mut(&stream).filter(|wire| wire.far_open) else { return Ok(()) };
         if what.is_none() {
             wire.far_open = false;
@@ -429,7 +453,9 @@ impl World {
             Power::Off { .. } => node.power = Power::On,
             Power::On => match node.model.phase {
                 Phase::Down { until } if until <= self.now => self.connect_framework(index),
-                Phase::Subscribing { give_up_at: at, .. } | Phase::Subscribed { silent_at: at, .. } if at <= self.now => {
+                Phase::Subscribing { give_up_at: at, .. } | Phase::Subscribed { silent_at: at, .. }
+                    if at <= self.now =>
+                {
                     self.hang_up_stream(index);
                     let retry_at = self.now + self.rng.millis(20..=1000);
                     self.frameworks[index].model.disconnected(retry_at);
@@ -480,7 +506,14 @@ fn shorten(text: &str, limit: usize) -> String {
 
 impl<M> Node<M> {
     fn new(model: M) -> Self {
-        Self { model, power: Power::On, frozen_until: None, wakes_at: None, link: None, acts_at: Duration::ZERO }
+        Self {
+            model,
+            power: Power::On,
+            frozen_until: None,
+            wakes_at: None,
+            link: None,
+            acts_at: Duration::ZERO,
+        }
     }
 
     /// Until when it is stopped.

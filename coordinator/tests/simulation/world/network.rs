@@ -119,6 +119,10 @@ impl World {
             self.send_frame(link, frame.clone());
         }
         self.send_frame(link, frame);
+        if !self.calm && self.rng.chance(40) {
+            // It dies before the answer: its successor's registration may arrive before its own.
+            self.restart_agent(index);
+        }
     }
 
     /// Sends what the agent has to say.
@@ -126,7 +130,8 @@ impl World {
         let frames = std::mem::take(&mut self.agents[index].model.out);
         let Some(link) = self.agents[index].link else { return };
         for frame in frames {
-            let again = !self.calm && matches!(frame, Frame::Update(_) | Frame::Pong(_)) && self.rng.chance(20);
+            let again =
+                !self.calm && matches!(frame, Frame::Update(_) | Frame::Pong(_)) && self.rng.chance(20);
             if again {
                 self.send_frame(link, frame.clone());
             }
@@ -298,7 +303,8 @@ impl World {
     /// The coordinator's process ended, and all its connections with it.
     pub(super) fn break_all(&mut self) {
         let now = self.now;
-        let links: Vec<LinkId> = self.links.iter().filter(|(_, wire)| wire.near_open).map(|(link, _)| *link).collect();
+        let links: Vec<LinkId> =
+            self.links.iter().filter(|(_, wire)| wire.near_open).map(|(link, _)| *link).collect();
         for link in links {
             let (late, notice) = (self.rng.millis(0..=50), self.rng.millis(60..=3000));
             let Some(wire) = self.links.get_mut(&link) else { continue };

@@ -76,7 +76,10 @@ impl World {
                 return Some(format!("{name} is not registered; it is {:?}", model.link));
             };
             if !model.is_up() || agent.link.is_none() || agent.link != node.link {
-                return Some(format!("{name} is not connected: {:?} there, {:?} here", model.link, agent.link));
+                return Some(format!(
+                    "{name} is not connected: {:?} there, {:?} here",
+                    model.link, agent.link
+                ));
             }
             live.insert(agent.id.clone());
             if let Some((_, task)) = model.updates.keys().find(|key| owned.contains(&key.0)) {
@@ -86,11 +89,16 @@ impl World {
             if let Some((_, task)) = agent.tasks.iter().find(|key| lacks(key)) {
                 return Some(format!("the coordinator believes in task {task}, which {name} does not have"));
             }
-            let of_nobody = |key: &Key| !owned.contains(&key.0) && model.tasks.get(key).is_some_and(Task::is_over);
-            if let Some((_, task)) = model.tasks.keys().find(|key| !agent.tasks.contains(*key) && !of_nobody(key)) {
+            let of_nobody =
+                |key: &Key| !owned.contains(&key.0) && model.tasks.get(key).is_some_and(Task::is_over);
+            if let Some((_, task)) =
+                model.tasks.keys().find(|key| !agent.tasks.contains(*key) && !of_nobody(key))
+            {
                 return Some(format!("{name} has task {task}, of which the coordinator does not know"));
             }
-            if let Some((key, _)) = model.tasks.iter().find(|(key, task)| owned.contains(&key.0) && task.is_over()) {
+            if let Some((key, _)) =
+                model.tasks.iter().find(|(key, task)| owned.contains(&key.0) && task.is_over())
+            {
                 return Some(format!("{name} has not been told to forget task {}", key.1));
             }
             if let Some(key) = agent.executors.iter().find(|key| !model.executors.contains_key(*key)) {
@@ -109,16 +117,25 @@ impl World {
                 return Some(format!("{name} is not subscribed: {:?}", model.phase));
             };
             if !model.is_subscribed() || framework.stream() != model.stream() {
-                return Some(format!("{name} does not listen: {:?} there, {:?} here", model.phase, framework.connection));
+                return Some(format!(
+                    "{name} does not listen: {:?} there, {:?} here",
+                    model.phase, framework.connection
+                ));
             }
             for (id, seen) in &model.view {
                 let runs = framework.tasks.get(id).is_some_and(|task| !is_terminal(task.state()));
                 let believed = matches!(
                     seen.state,
-                    TaskState::TaskStaging | TaskState::TaskStarting | TaskState::TaskRunning | TaskState::TaskKilling
+                    TaskState::TaskStaging
+                        | TaskState::TaskStarting
+                        | TaskState::TaskRunning
+                        | TaskState::TaskKilling
                 );
                 if runs != believed {
-                    return Some(format!("{name} believes that task {id} is {:?}, but it runs: {runs}", seen.state));
+                    return Some(format!(
+                        "{name} believes that task {id} is {:?}, but it runs: {runs}",
+                        seen.state
+                    ));
                 }
             }
             if let Some(task) = framework.tasks.values().find(|task| is_terminal(task.state())) {

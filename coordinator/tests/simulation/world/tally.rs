@@ -56,7 +56,11 @@ impl fmt::Display for Tally {
         let counts = &self.counts;
         write!(f, "{} steps, {} h simulated; ", self.steps, self.simulated.as_secs() / 3600)?;
         write!(f, "{} offers ({} taken back), ", counts.offers, counts.rescinds)?;
-        write!(f, "{} tasks launched, {} refused, {} given up; ", counts.launched, counts.refused, counts.verdicts)?;
+        write!(
+            f,
+            "{} tasks launched, {} refused, {} given up; ",
+            counts.launched, counts.refused, counts.verdicts
+        )?;
         write!(f, "{} updates, {} ends acknowledged; ", counts.updates, counts.acknowledged)?;
         write!(f, "{} registrations, {} agents unreachable, ", counts.registrations, counts.unreachable)?;
         write!(f, "{} removed; {} subscriptions, ", counts.removed, counts.subscriptions)?;
