@@ -24,6 +24,8 @@ pub(super) struct Observation {
     answered: bool,
     /// Pings in a row that it has not answered.
     missed: u32,
+    /// It has answered one since it registered last.
+    heard: bool,
 }
 
 /// Why an agent is taken out of the books.
@@ -99,7 +101,13 @@ impl Core {
             && observation.number == number
         {
             observation.answered = true;
+            observation.heard = true;
         }
+    }
+
+    /// Whether the process that holds this id is certain to live: it has a link, and has answered over it.
+    pub(super) fn holder_lives(&self, id: &AgentId) -> bool {
+        self.agent(id).is_some_and(super::Agent::connected) && self.observations.get(id).is_some_and(|o| o.heard)
     }
 
     /// The time to answer a ping is over.

@@ -26,7 +26,9 @@ impl Core {
     pub(super) fn rejoin(&mut self, arrival: Arrival) {
         let Arrival { link, register } = &arrival;
         let Some(id) = register.agent.id.clone() else { return };
-        if self.joining.displaced.get(&id).is_some_and(|others| others.contains(&register.instance)) {
+        // A registration can be late, and its process dead by now: the holder has to have answered.
+        let displaced = self.joining.displaced.get(&id).is_some_and(|others| others.contains(&register.instance));
+        if displaced && self.holder_lives(&id) {
             let message = "another process has taken over this agent's id; two cannot share a work directory";
             return self.turn_away(*link, message.to_owned(), false);
         }
@@ -165,6 +167,7 @@ impl Core {
         self.allocator.update_agent(key, traits, total, uptime);
         if both_live {
             let displaced = self.joining.displaced.entry(id.clone()).or_default();
+            displaced.retain(|other| *other != register.instance);
             displaced.push(old_instance);
             if displaced.len() > 8 {
                 displaced.remove(0);

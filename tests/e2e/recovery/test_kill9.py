@@ -6,7 +6,7 @@ import time
 import pytest
 
 from harness import wait
-from harness.framework import Framework, scalar, task
+from harness.framework import TERMINAL, Framework, scalar, task
 
 TASKS = 50
 
@@ -193,3 +193,36 @@ def test_an_agent_with_a_coordinator_that_is_away_waits_for_it(bare_cluster):
     bare_cluster.start_agent(registered=False)
     bare_cluster.restart_coordinator()
     wait.until(lambda: bare_cluster.is_registered(bare_cluster.agents["agent"]), 30, "it registers")
+
+
+def test_coordinator_killed_again_and_again_while_tasks_start(big_cluster):
+    """A launch that never arrived is answered by reconciliation; every other task ends as it should; nothing stays charged."""
+    framework = Framework(big_cluster.master, failover_timeout=3600.0, checkpoint=True)
+    framework.subscribe()
+    names = []
+    for turn in range(5):
+        offer = framework.offer(1, 320, timeout=40)
+        made = [task("sleep 0.3", f"turn{turn}-{n}", agent_id=offer["agent_id"]) for n in range(10)]
+        framework.launch(offer, made, {"refuse_seconds": 0})
+        names += [t["task_id"]["value"] for t in made]
+        time.sleep(0.06 * turn)  # Another instant of the launch each turn.
+        big_cluster.coordinator.kill9()
+        big_cluster.restart_coordinator()
+        framework.subscribe()
+    wait.until(lambda: big_cluster.is_registered(big_cluster.agents["agent"]), 30, "the agent is back")
+
+    def open_tasks():
+        ended = {s["task_id"]["value"] for s in framework.statuses() if s["state"] in TERMINAL}
+        return [name for name in names if name not in ended]
+
+    def all_ended():
+        left = open_tasks()
+        if left:
+            framework.call("RECONCILE", {"tasks": [{"task_id": {"value": name}} for name in left]})
+        return not left
+
+    wait.until(all_ended, 60, "every task has a terminal state", interval=0.5)
+    ends = [next(s for s in framework.statuses(name) if s["state"] in TERMINAL) for name in names]
+    assert {s["state"] for s in ends} <= {"TASK_FINISHED", "TASK_LOST"}, ends
+    wait.until(lambda: not big_cluster.task_leftovers(), 20, "nothing is left")
+    framework.offer(8, 4096, timeout=30)

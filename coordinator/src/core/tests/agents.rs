@@ -359,6 +359,15 @@ fn two_processes_cannot_share_an_id() {
     // The first one was alive, for here it is again.
     let again = s.world.register(first.clone());
     assert!(refused(&mut s.world, again));
+    // One that has not answered yet may be a dead process, whose registration came late.
+    s.world.pongs = false;
+    second.instance = "late".into();
+    let late = s.world.register(second.clone());
+    s.world.registered(late);
+    second.instance = "second".into();
+    let link = s.world.register(second);
+    s.world.registered(link);
+    s.world.pongs = true;
     // A restart, whose old process is gone, is no second process.
     s.world.step(Input::LinkClosed { link });
     first.instance = "third".into();

@@ -15,7 +15,7 @@ impl Ledger {
         if let Input::Persisted { ticket } = step.input {
             self.pending.remove(ticket);
         }
-        let all = self.steps % EVERYTHING == 0;
+        let all = self.steps.is_multiple_of(EVERYTHING);
         for (id, agent) in &step.after.agents {
             if all || self.before.agents.get(id).is_none_or(|old| !Arc::ptr_eq(old, agent)) {
                 self.compare_agent(agent)?;

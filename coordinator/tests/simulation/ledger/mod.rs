@@ -160,12 +160,11 @@ impl Ledger {
                         self.streams.remove(&stream);
                     }
                 }
-                Output::Persist { ticket, change } => {
+                Output::Persist { ticket, change }
                     if self.pending.last_key_value().is_some_and(|(last, _)| last >= ticket)
-                        || self.pending.insert(*ticket, change.clone()).is_some()
-                    {
-                        return Err(format!("the ticket {ticket:?} comes out of order"));
-                    }
+                        || self.pending.insert(*ticket, change.clone()).is_some() =>
+                {
+                    return Err(format!("the ticket {ticket:?} comes out of order"));
                 }
                 _ => {}
             }

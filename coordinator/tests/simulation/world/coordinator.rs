@@ -209,7 +209,7 @@ impl World {
         for output in &outputs {
             self.carry_out(output);
         }
-        if self.steps % 256 == 0 {
+        if self.steps.is_multiple_of(256) {
             self.sweep();
         }
         Ok(outputs)

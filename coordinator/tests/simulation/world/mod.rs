@@ -101,6 +101,7 @@ enum Power {
 
 /// What is to happen.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "few are alive at a time")]
 enum Event {
     /// Something arrives at this process of the coordinator.
     ToCore {

@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    fn to_core(&mut self, at: Duration, what: Arrival) {
+    fn tell_core(&mut self, at: Duration, what: Arrival) {
         let incarnation = self.host.incarnation;
         self.at(at, Event::ToCore { incarnation, what });
     }
@@ -143,7 +143,7 @@ impl World {
         let delay = self.delay();
         let at = self.links.get_mut(&link).and_then(|wire| wire.up(self.now, delay));
         if let Some(at) = at {
-            self.to_core(at, Arrival::Frame(link, frame));
+            self.tell_core(at, Arrival::Frame(link, frame));
         }
     }
 
@@ -173,7 +173,7 @@ impl World {
             wire.far_open = false;
             wire.cut(now + late, now);
             let at = (now + notice).max(wire.last_up) + Duration::from_nanos(1);
-            self.to_core(at, Arrival::LinkClosed(link));
+            self.tell_core(at, Arrival::LinkClosed(link));
         }
     }
 
@@ -187,7 +187,7 @@ impl World {
         let agent = wire.owner;
         let near_at = (now + near).max(wire.last_up) + Duration::from_nanos(1);
         let far_at = (now + far).max(wire.last_down) + Duration::from_nanos(1);
-        self.to_core(near_at, Arrival::LinkClosed(link));
+        self.tell_core(near_at, Arrival::LinkClosed(link));
         self.at(far_at, Event::ToAgent { agent, link, what: None });
     }
 
@@ -226,7 +226,7 @@ impl World {
         let at = wire.up(self.now, delay);
         self.streams.insert(stream, wire);
         if let Some(at) = at {
-            self.to_core(at, Arrival::Subscribe { stream, call });
+            self.tell_core(at, Arrival::Subscribe { stream, call });
         }
     }
 
@@ -250,7 +250,7 @@ impl World {
             let at = self.now + delay;
             // Reports go with the stream they were sent for only when it was named.
             let named = if header == right { stream } else { None };
-            self.to_core(at, Arrival::Call { framework: index, stream: named, header, call: call.clone() });
+            self.tell_core(at, Arrival::Call { framework: index, stream: named, header, call: call.clone() });
         }
     }
 
@@ -272,7 +272,7 @@ impl World {
             wire.far_open = false;
             wire.cut(now + Duration::from_secs(5), now);
             let at = (now + notice).max(wire.last_up) + Duration::from_nanos(1);
-            self.to_core(at, Arrival::StreamClosed(stream));
+            self.tell_core(at, Arrival::StreamClosed(stream));
         }
     }
 
@@ -286,7 +286,7 @@ impl World {
         let framework = wire.owner;
         let near_at = (now + near).max(wire.last_up) + Duration::from_nanos(1);
         let far_at = (now + far).max(wire.last_down) + Duration::from_nanos(1);
-        self.to_core(near_at, Arrival::StreamClosed(stream));
+        self.tell_core(near_at, Arrival::StreamClosed(stream));
         self.at(far_at, Event::ToFramework { framework, stream, what: None });
     }
 
