@@ -108,6 +108,15 @@ class Cluster:
     def operator(self, call, **kwargs):
         return web.operator(self.master, call, **kwargs)
 
+    def charged(self):
+        """What tasks and executors are charged for, on all agents: `{"cpus": 0.5, …}`, without what is 0."""
+        total = {}
+        for agent in self.operator("GET_AGENTS")["get_agents"].get("agents", []):
+            for resource in agent.get("allocated_resources", []):
+                amount = resource.get("scalar", {}).get("value", 0)
+                total[resource["name"]] = round(total.get(resource["name"], 0) + amount, 3)
+        return {name: amount for name, amount in total.items() if amount}
+
     def agent_operator(self, call, name="agent", **kwargs):
         return web.operator(self.agents[name].address, call, **kwargs)
 
@@ -225,9 +234,9 @@ class Cluster:
         if not all(agent.running() for agent in self.agents.values()):
             return []
         try:
-            wait.until(lambda: not self.task_leftovers(), 20, "no task is left")
+            wait.until(lambda: not self.task_leftovers() and not self.charged(), 20, "no task is left")
         except wait.Timeout:
-            return self.task_leftovers()
+            return [*self.task_leftovers(), f"charged: {self.charged()}"]
         return []
 
     def print_logs(self):

@@ -225,4 +225,4 @@ def test_coordinator_killed_again_and_again_while_tasks_start(big_cluster):
     ends = [next(s for s in framework.statuses(name) if s["state"] in TERMINAL) for name in names]
     assert {s["state"] for s in ends} <= {"TASK_FINISHED", "TASK_LOST"}, ends
     wait.until(lambda: not big_cluster.task_leftovers(), 20, "nothing is left")
-    framework.offer(8, 4096, timeout=30)
+    wait.until(lambda: big_cluster.charged() == {}, 10, "nothing stays charged")
