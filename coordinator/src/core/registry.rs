@@ -70,12 +70,14 @@ impl Core {
             Pending::Admit(arrival) => self.admitted(*arrival),
             Pending::Readmit(arrival) => {
                 let agent = self.written(arrival.register.agent.id.as_ref());
-                self.readmitted(*arrival);
+                let arrival = self.newest(*arrival);
+                self.readmitted(arrival);
                 self.go_on_with(agent);
             }
             Pending::Resume(arrival) => {
                 let agent = self.written(arrival.register.agent.id.as_ref());
-                self.resume(*arrival);
+                let arrival = self.newest(*arrival);
+                self.resume(arrival);
                 self.go_on_with(agent);
             }
             Pending::Unreachable { agent, since, message } => {
@@ -101,6 +103,23 @@ impl Core {
     fn written(&mut self, agent: Option<&AgentId>) -> Option<AgentId> {
         self.in_registry.remove(agent?);
         agent.cloned()
+    }
+
+    /// When the link of a registration has closed while the registry was writing, and the agent has come over
+    /// another saying the same of itself, that one counts: the agent was never without a link that mattered.
+    fn newest(&mut self, arrival: Arrival) -> Arrival {
+        if self.joining.open.contains(&arrival.link) {
+            return arrival;
+        }
+        let Some(id) = &arrival.register.agent.id else { return arrival };
+        let newer = self.joining.waiting.get(id);
+        let newer = newer.filter(|newer| {
+            newer.register.agent == arrival.register.agent && self.joining.open.contains(&newer.link)
+        });
+        if newer.is_none() {
+            return arrival;
+        }
+        self.joining.waiting.remove(id).unwrap_or(arrival)
     }
 
     /// A registration that came while the registry was writing.

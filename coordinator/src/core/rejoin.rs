@@ -128,6 +128,7 @@ impl Core {
             let known = self.task(framework, task_id).is_some_and(|task| task.agent_id == id);
             if !known {
                 // It was given up when the agent disconnected, and its framework told so.
+                self.forget_ended(task);
                 self.take_over_task(&id, task.clone());
                 unwanted.push(key);
             } else if self.kills.get(&id).is_some_and(|kills| kills.contains(&key)) {

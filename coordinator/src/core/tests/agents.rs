@@ -275,6 +275,24 @@ fn an_agent_that_returns_while_it_is_given_up_is_not_lost() {
 }
 
 #[test]
+fn a_link_that_closes_while_the_registry_writes_costs_nothing_when_another_is_there() {
+    let mut s = setup(|i| i.checkpoint = None);
+    let register = s.register();
+    s.world.pongs = false;
+    s.world.wait(Duration::from_secs(91));
+    s.world.statuses(s.stream);
+    s.world.slow_registry = true;
+    let first = s.world.register(register.clone());
+    s.world.step(Input::LinkClosed { link: first });
+    let second = s.world.register(register);
+    s.world.write_registry();
+    s.world.registered(second);
+    let states: Vec<_> = s.world.statuses(s.stream).iter().map(|status| status.state()).collect();
+    assert_eq!(states, [TaskState::TaskRunning]);
+    assert_eq!(s.used(), Resources::parse("cpus:1;mem:32", "*").unwrap());
+}
+
+#[test]
 fn an_agent_that_unregisters_is_forgotten() {
     let mut s = setup(|i| with_capabilities(i, &[Capability::PartitionAware]));
     s.world.step(Input::Agent { link: s.link, frame: AgentFrame::Unregister(Unregister {}) });
