@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tepui_api::link::agent_frame;
 use tepui_api::link::coordinator_frame::Body;
-use tepui_api::link::{Acknowledge, KillTask, RunTask, RunTaskGroup, ShutdownExecutor};
+use tepui_api::link::{Acknowledge, ExecutorExited, KillTask, RunTask, RunTaskGroup, ShutdownExecutor};
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{ContainerId, FrameworkId, FrameworkInfo, TaskInfo, TaskState};
+use tepui_api::v1::{ContainerId, ExecutorId, FrameworkId, FrameworkInfo, TaskInfo, TaskState};
 
 use super::input::{ContainerCommand, End, FrameworkFate, Launch, Now, Output, TaskWrite, Write};
 use super::status::{Verdict, dropped};
@@ -14,6 +15,9 @@ use super::task::{KillCause, KillOrder, Life, Task, TaskKey, shown};
 use super::updates::Acknowledged;
 use super::{Core, Waiting, WindUp, refusal};
 use crate::sandbox::{environment, paths};
+
+/// The status that Mesos gives for an executor that was never started.
+const NEVER_RAN: i32 = -1;
 
 /// What a task has between SIGTERM and SIGKILL when nobody says otherwise: that of Mesos' command executor.
 pub(super) const GRACE_PERIOD: Duration = Duration::from_secs(3);
@@ -50,7 +54,11 @@ impl Core {
         let key = &key;
         let info = Arc::new(task);
         if let Some(message) = refusal::of_task(&info) {
-            return self.refuse_task(now, key, &info, Reason::TaskInvalid, message, out);
+            self.refuse_task(now, key, &info, Reason::TaskInvalid, message, out);
+            if let Some(executor) = &info.executor {
+                Self::refuse_executor(&key.framework, &executor.executor_id, out);
+            }
+            return;
         }
         let user = self.config.switch_user.then(|| refusal::user_of(&framework, &info));
         let container = ContainerId::new(uuid::Uuid::from_bytes(self.uuid()).to_string());
@@ -96,6 +104,20 @@ impl Core {
             let message = "task groups are not implemented yet: launch its tasks one by one";
             self.refuse_task(now, &key, &Arc::new(task), Reason::TaskGroupInvalid, message.to_owned(), out);
         }
+        if let Some(id) = &run.framework.id {
+            Self::refuse_executor(id, &run.executor.executor_id, out);
+        }
+    }
+
+    /// Has the coordinator give back what it charged for an executor that never ran. If this is lost with the
+    /// link, the next registration, which does not name the executor, says the same.
+    fn refuse_executor(framework: &FrameworkId, executor: &ExecutorId, out: &mut Vec<Output>) {
+        let exited = ExecutorExited {
+            framework_id: framework.clone(),
+            executor_id: executor.clone(),
+            status: NEVER_RAN,
+        };
+        out.push(Output::Send(Box::new(agent_frame::Body::ExecutorExited(exited))));
     }
 
     /// Whether a task may be taken on at all; those that may not have no update.
