@@ -47,16 +47,19 @@ impl Ledger {
                 book.offered, agent.offered
             ));
         }
-        if book.used.len() != agent.used.len()
-            || book.used.iter().any(|(f, used)| agent.used.get(f) != Some(used))
-        {
-            return Err(format!(
-                "of agent {id}, {:?} are used, and the core says {:?}",
-                book.used, agent.used
-            ));
+        for framework in book.used.keys().chain(agent.used.keys()) {
+            let (expected, found) = (book.used.get(framework), agent.used.get(framework));
+            if expected != found {
+                let show = |used: Option<&Resources>| used.map_or("nothing".to_owned(), Resources::to_string);
+                let (expected, found) = (show(expected), show(found));
+                return Err(format!("{framework} uses {expected} on agent {id}, and the core says {found}"));
+            }
         }
-        if book.tasks.len() != agent.tasks.len() || book.tasks.iter().any(|key| !agent.tasks.contains(key)) {
-            return Err(format!("on agent {id} are {:?}, and the core says {:?}", book.tasks, agent.tasks));
+        if let Some((framework, task)) = book.tasks.iter().find(|key| !agent.tasks.contains(*key)) {
+            return Err(format!("task {task} of {framework} should be on agent {id}, and the core has forgotten it"));
+        }
+        if let Some((framework, task)) = agent.tasks.iter().find(|key| !book.tasks.contains(*key)) {
+            return Err(format!("task {task} of {framework} should not be on agent {id}, but the core believes so"));
         }
         let mut used = Resources::new();
         book.used.values().for_each(|of_one| used += of_one);
@@ -94,10 +97,8 @@ impl Ledger {
             return Err(format!("task {surplus} of {id} should not be in the books any more"));
         }
         if framework.offers.len() != book.offers.len() {
-            return Err(format!(
-                "{id} has the offers {:?}, and the core says {:?}",
-                book.offers, framework.offers
-            ));
+            let found: Vec<_> = framework.offers.values().map(|held| &held.offer.id).collect();
+            return Err(format!("{id} has the offers {:?}, and the core says {found:?}", book.offers));
         }
         if let Some(task) = book.unreachable.keys().find(|task| !framework.unreachable_tasks.contains(task)) {
             return Err(format!("the unreachable task {task} of {id} was forgotten"));
