@@ -257,8 +257,8 @@ impl Allocator {
     pub fn remove_framework(&mut self, key: FrameworkKey) {
         self.deactivate_framework(key);
         let Some(framework) = self.frameworks.get_mut(key.0 as usize).and_then(Option::take) else { return };
-        for client in framework.clients.values() {
-            self.sorter.remove(*client);
+        for client in framework.clients.into_values() {
+            self.remove_client(client);
         }
     }
 
@@ -495,10 +495,15 @@ impl Allocator {
             && self.sorter.holds_nothing(client)
         {
             framework.clients.remove(role);
-            self.sorter.remove(client);
-            for dirty in [&mut self.soon, &mut self.later] {
-                dirty.forget_client(client);
-            }
+            self.remove_client(client);
+        }
+    }
+
+    fn remove_client(&mut self, client: ClientKey) {
+        self.filters.clear_client(client);
+        self.sorter.remove(client);
+        for dirty in [&mut self.soon, &mut self.later] {
+            dirty.forget_client(client);
         }
     }
 }

@@ -171,3 +171,20 @@ fn frameworks_with_many_roles_leave_some() {
     a.remove_agent(on);
     assert!(a.run(SECOND).is_empty());
 }
+
+#[test]
+fn a_framework_that_left_is_not_looked_at() {
+    let mut a = allocator(&[]);
+    let key = framework(&mut a, "*");
+    let on = agent(&mut a, "cpus:1");
+    a.run(Duration::ZERO);
+    let unused = Return::Unused { refuse: SECOND * 5 };
+    a.release(on, key, "*", &resources("cpus:1"), unused, SECOND);
+    // It revives its role, and is removed before anything came of that.
+    a.revive(key, &[], SECOND);
+    a.remove_framework(key);
+    assert!(a.run(SECOND).is_empty());
+    assert!(a.run(SECOND * 100).is_empty());
+    let next = framework(&mut a, "*");
+    assert_eq!(a.run(SECOND * 101)[0].framework, next);
+}

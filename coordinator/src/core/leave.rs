@@ -107,7 +107,8 @@ impl Core {
 
     /// Whether the process that holds this id is certain to live: it has a link, and has answered over it.
     pub(super) fn holder_lives(&self, id: &AgentId) -> bool {
-        self.agent(id).is_some_and(super::Agent::connected) && self.observations.get(id).is_some_and(|o| o.heard)
+        self.agent(id).is_some_and(super::Agent::connected)
+            && self.observations.get(id).is_some_and(|o| o.heard)
     }
 
     /// The time to answer a ping is over.

@@ -26,8 +26,16 @@ impl Core {
     pub(super) fn rejoin(&mut self, arrival: Arrival) {
         let Arrival { link, register } = &arrival;
         let Some(id) = register.agent.id.clone() else { return };
-        // A registration can be late, and its process dead by now: the holder has to have answered.
-        let displaced = self.joining.displaced.get(&id).is_some_and(|others| others.contains(&register.instance));
+        // A registration can be late, and its process dead by now. Links are numbered as they come.
+        let held = self.agent(&id).and_then(|agent| agent.link);
+        let waiting = self.joining.waiting.get(&id).map(|waiting| waiting.link);
+        if held.max(waiting).is_some_and(|newer| newer > *link) {
+            tracing::info!(agent = %id, ?link, "ignored a registration that a newer one has overtaken");
+            return self.close_link(*link);
+        }
+        // The holder has to have answered before another is told that it lives.
+        let displaced =
+            self.joining.displaced.get(&id).is_some_and(|others| others.contains(&register.instance));
         if displaced && self.holder_lives(&id) {
             let message = "another process has taken over this agent's id; two cannot share a work directory";
             return self.turn_away(*link, message.to_owned(), false);
@@ -127,6 +135,11 @@ impl Core {
             let key = (framework.clone(), task_id.clone());
             let known = self.task(framework, task_id).is_some_and(|task| task.agent_id == id);
             if !known {
+                let offers: Vec<_> =
+                    self.agent(&id).map(|agent| agent.offers.iter().copied().collect()).unwrap_or_default();
+                for offer in offers {
+                    self.rescind_offer(offer);
+                }
                 // It was given up when the agent disconnected, and its framework told so.
                 self.forget_ended(task);
                 self.take_over_task(&id, task.clone());
