@@ -56,8 +56,7 @@ fn run(seed: u64, steps: u64) -> Result<Tally, String> {
 fn simulation_holds_under_faults() {
     let steps = variable("STEPS").unwrap_or(STEPS);
     let first = variable("SEED").or_else(|| variable("FIRST")).unwrap_or(0);
-    let seeds =
-        if variable("SEED").is_some() { 1 } else { variable("SEEDS").unwrap_or(SEEDS) };
+    let seeds = if variable("SEED").is_some() { 1 } else { variable("SEEDS").unwrap_or(SEEDS) };
     let begun = Instant::now();
     let next = AtomicU64::new(first);
     let (total, failures) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));

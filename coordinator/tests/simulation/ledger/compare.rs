@@ -56,10 +56,14 @@ impl Ledger {
             }
         }
         if let Some((framework, task)) = book.tasks.iter().find(|key| !agent.tasks.contains(*key)) {
-            return Err(format!("task {task} of {framework} should be on agent {id}, and the core has forgotten it"));
+            return Err(format!(
+                "task {task} of {framework} should be on agent {id}, and the core has forgotten it"
+            ));
         }
         if let Some((framework, task)) = agent.tasks.iter().find(|key| !book.tasks.contains(*key)) {
-            return Err(format!("task {task} of {framework} should not be on agent {id}, but the core believes so"));
+            return Err(format!(
+                "task {task} of {framework} should not be on agent {id}, but the core believes so"
+            ));
         }
         let mut used = Resources::new();
         book.used.values().for_each(|of_one| used += of_one);
