@@ -11,7 +11,7 @@ test:
 
 # Tests of one crate, such as `just unit tepui-api`
 unit CRATE:
-    cargo nextest run --release -p {{CRATE}}
+    cargo nextest run --cargo-profile checked -p {{CRATE}}
 
 # Formatting and lints
 check:

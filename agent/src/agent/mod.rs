@@ -32,7 +32,7 @@ use crate::shell::{Clock, Containers, Event, Handle, Shell};
 use crate::store::{Store, StoreError};
 use threads::{Thread, Workers};
 
-/// A sandbox is never removed earlier than this after its task, however full the disk.
+/// A sandbox is not removed earlier than this after its task, however full the disk, unless `--gc_delay` is shorter.
 const YOUNGEST: Duration = Duration::from_secs(60);
 /// How long the last frame may take to reach the coordinator.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -388,7 +388,9 @@ async fn sweep(settings: Settings, handle: Handle, files: Arc<Files>) {
         let swept = tokio::task::spawn_blocking(move || {
             let in_use = gc::disk_in_use(&settings.work_dir)?;
             let max_age = gc::max_age(settings.gc_delay.0, settings.gc_disk_headroom.0, in_use);
-            for sandbox in gc::sweep(&settings.work_dir, &live, max_age.max(YOUNGEST)) {
+            for sandbox in
+                gc::sweep(&settings.work_dir, &live, max_age.max(YOUNGEST.min(settings.gc_delay.0)))
+            {
                 files.detach(&sandbox);
             }
             Ok::<_, std::io::Error>(())

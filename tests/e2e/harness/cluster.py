@@ -18,7 +18,7 @@ def binary():
     path = os.environ.get("TEPUI_BIN")
     if not path:
         target = os.environ.get("CARGO_TARGET_DIR", os.path.join(REPOSITORY, "target"))
-        path = os.path.join(target, "release", "tepui")
+        path = os.path.join(target, "checked", "tepui")
     assert os.access(path, os.X_OK), f"no binary at {path}: run tests/run, or set TEPUI_BIN"
     return path
 

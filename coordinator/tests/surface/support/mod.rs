@@ -1,6 +1,6 @@
 //! What the tests of the coordinator share: one that runs, raw HTTP to it, an agent and a scheduler.
 #![allow(dead_code, reason = "each test file uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 pub mod agent;
 pub mod raw;

@@ -1,14 +1,10 @@
 //! The endpoints of before the v1 API.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod support;
-
+use crate::support::agent::{Connection, register};
+use crate::support::raw::{get, request};
+use crate::support::scheduler::{Scheduler, info};
+use crate::support::{coordinator, in_time, settings};
 use serde_json::{Value, json};
-use support::agent::{Connection, register};
-use support::raw::{get, request};
-use support::scheduler::{Scheduler, info};
-use support::{coordinator, in_time, settings};
 use tepui_api::MediaType;
 use tepui_api::v1::TaskState;
 use tepui_coordinator::{Settings, start};

@@ -1,15 +1,11 @@
 //! A client that does not read: it costs nobody time, and at last its stream.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::raw::{get, open, post_json, request};
+use crate::support::scheduler::{PATH, Scheduler, info};
+use crate::support::{coordinator, in_time, until};
 use serde_json::json;
-use support::raw::{get, open, post_json, request};
-use support::scheduler::{PATH, Scheduler, info};
-use support::{coordinator, in_time, until};
 use tepui_api::MediaType;
 use tokio::io::AsyncReadExt as _;
 

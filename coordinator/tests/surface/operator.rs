@@ -1,14 +1,10 @@
 //! `POST /api/v1`: every read has the fields that Mesos writes, in both media types.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod support;
-
+use crate::support::agent::{Connection, Link, register};
+use crate::support::raw::{get, post_json, request};
+use crate::support::scheduler::{Scheduler, info};
+use crate::support::{authority, coordinator, in_time, settings};
 use serde_json::{Value, json};
-use support::agent::{Connection, Link, register};
-use support::raw::{get, post_json, request};
-use support::scheduler::{Scheduler, info};
-use support::{authority, coordinator, in_time, settings};
 use tepui_api::MediaType;
 use tepui_api::client::{Client, EventStream};
 use tepui_api::v1::master::call::{self, Type};

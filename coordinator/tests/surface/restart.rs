@@ -1,15 +1,13 @@
 //! What survives: a coordinator that starts again, and a registry whose process is killed.
 
-mod support;
-
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::agent::{Connection, register};
-use support::raw::{get, post_json};
-use support::scheduler::{Scheduler, info};
-use support::settings;
+use crate::support::agent::{Connection, register};
+use crate::support::raw::{get, post_json};
+use crate::support::scheduler::{Scheduler, info};
+use crate::support::settings;
 use tepui_api::MediaType;
 use tepui_api::v1::{AgentId, AgentInfo};
 use tepui_coordinator::core::RegistryChange;
@@ -70,7 +68,7 @@ fn what_was_written_survives_a_kill() {
     let mut known = 0;
     for round in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "admit_for_ever", "--ignored", "--nocapture"])
+            .args(["--exact", "restart::admit_for_ever", "--ignored", "--nocapture"])
             .env("TEPUI_TEST_REGISTRY", dir.path())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,13 +1,9 @@
 //! `POST /tepui/v1/link`: agents that come, go, and say nonsense.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod support;
-
-use support::agent::{Connection, Ended, register};
-use support::raw::{get, post_json, request};
-use support::scheduler::{Scheduler, info};
-use support::{coordinator, settings, until};
+use crate::support::agent::{Connection, Ended, register};
+use crate::support::raw::{get, post_json, request};
+use crate::support::scheduler::{Scheduler, info};
+use crate::support::{coordinator, settings, until};
 use tepui_api::MediaType;
 use tepui_api::v1::scheduler::event;
 use tepui_coordinator::{Running, Settings, start};
@@ -119,8 +115,9 @@ async fn a_coordinator_that_stops_ends_links_and_streams() {
     link.register(register("stays", RESOURCES, None, vec![])).await;
     let mut scheduler = Scheduler::subscribe(&running, MediaType::Json, info("stays")).await;
     let address = running.address();
-    support::in_time("the end", running.stop()).await.unwrap();
+    crate::support::in_time("the end", running.stop()).await.unwrap();
     assert_eq!(link.next().await.map(drop), Err(Ended));
-    support::in_time("the stream's end", async { while scheduler.stream.next().await.is_ok() {} }).await;
+    crate::support::in_time("the stream's end", async { while scheduler.stream.next().await.is_ok() {} })
+        .await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens");
 }

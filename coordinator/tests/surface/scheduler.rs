@@ -1,12 +1,10 @@
 //! `POST /api/v1/scheduler`: each refusal, and a task's way through it.
 
-mod support;
-
+use crate::support::agent::{Connection, register};
+use crate::support::raw::{self, get, open, post_json, request};
+use crate::support::scheduler::{PATH, Scheduler, info};
+use crate::support::{coordinator, in_time, settings, until};
 use serde_json::json;
-use support::agent::{Connection, register};
-use support::raw::{self, get, open, post_json, request};
-use support::scheduler::{PATH, Scheduler, info};
-use support::{coordinator, in_time, settings, until};
 use tepui_api::MediaType;
 use tepui_api::client::ClientError;
 use tepui_api::link::coordinator_frame::Body as Frame;
@@ -242,7 +240,7 @@ async fn a_subscription_with_an_id_that_ended_is_refused_on_the_stream() {
     scheduler.call(Call { r#type: Some(Type::Teardown.into()), ..Call::default() }).await.unwrap();
     let mut again = info("removed");
     again.id = Some(FrameworkId::new(scheduler.id.as_str()));
-    let call = support::scheduler::subscribe_call(again);
+    let call = crate::support::scheduler::subscribe_call(again);
     let mut stream: tepui_api::client::EventStream<tepui_api::v1::scheduler::Event> =
         scheduler.client.subscribe(PATH, &call).await.unwrap();
     let first = in_time("an event", stream.next()).await.unwrap();
