@@ -1,27 +1,36 @@
 //! The registry of a single coordinator: one redb file, `<work_dir>/registry.redb`.
 //!
-//! Tables: `format` with the version of all that follows, `admitted` from an agent's id to its
-//! `AgentInfo` as protobuf, `unreachable` from an agent's id to the time since when, in nanoseconds
-//! since 1970. Every write is one transaction that redb has synced to disk before it returns, so a
+//! Table `format` holds the version of all that follows: one table for each [`Table`], under its name,
+//! from keys to bytes. Every write is one transaction that redb has synced to disk before it returns, so a
 //! process that is killed at any instant leaves either the state before or the state after. redb holds
 //! a lock on the file, which ends with the process.
+//!
+//! Format 1 had the time since when an agent is unreachable as a number, in nanoseconds since 1970. A file
+//! that has it is brought up to date when it is opened, in the same transaction that says so.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
-use tepui_api::v1::{AgentId, AgentInfo, TimeInfo};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError, TableHandle as _,
+    WriteTransaction,
+};
+use tepui_api::v1::TimeInfo;
 
+use super::entries::{Table, writes};
 use super::{Registry, RegistryError};
 use crate::core::{Recovered, RegistryChange};
 
-/// Raised when an older Tepui could no longer read the file rightly.
-const FORMAT: u64 = 1;
+/// Raised when an older Tepui could no longer read the file rightly. A table more needs no new number,
+/// since a table that is not known is refused.
+const FORMAT: u64 = 2;
 const FORMAT_TABLE: TableDefinition<&str, u64> = TableDefinition::new("format");
 const FORMAT_KEY: &str = "version";
-const ADMITTED: TableDefinition<&str, &[u8]> = TableDefinition::new("admitted");
-const UNREACHABLE: TableDefinition<&str, i64> = TableDefinition::new("unreachable");
+
+const fn table(table: Table) -> TableDefinition<'static, &'static str, &'static [u8]> {
+    TableDefinition::new(table.name())
+}
 
 /// See the module.
 pub struct FileRegistry {
@@ -53,24 +62,34 @@ impl FileRegistry {
 
     fn check_format(&self) -> Result<(), RegistryError> {
         let found = self.in_transaction(|transaction| {
-            let mut table = transaction.open_table(FORMAT_TABLE)?;
-            let found = table.get(FORMAT_KEY)?.map(|version| version.value());
-            if found.is_none() {
-                table.insert(FORMAT_KEY, FORMAT)?;
+            let mut version = transaction.open_table(FORMAT_TABLE)?;
+            let found = version.get(FORMAT_KEY)?.map_or(FORMAT, |version| version.value());
+            if found == 1 {
+                upgrade_from_1(transaction)?;
             }
-            transaction.open_table(ADMITTED)?;
-            transaction.open_table(UNREACHABLE)?;
+            if found <= FORMAT {
+                version.insert(FORMAT_KEY, FORMAT)?;
+            }
             Ok(found)
         })?;
-        match found {
-            None | Some(FORMAT) => Ok(()),
-            Some(found) => Err(RegistryError::Format { path: self.path.clone(), found, known: FORMAT }),
+        if found > FORMAT {
+            return Err(RegistryError::Format { path: self.path.clone(), found, known: FORMAT });
         }
+        let unknown = self.unknown_table().map_err(|error| store(&self.path, "read", error))?;
+        match unknown {
+            Some(table) => Err(RegistryError::UnknownTable { path: self.path.clone(), table }),
+            None => Ok(()),
+        }
+    }
+
+    fn unknown_table(&self) -> Result<Option<String>, redb::Error> {
+        let mut names = self.database.begin_read()?.list_tables()?.map(|table| table.name().to_owned());
+        Ok(names.find(|name| name != FORMAT_TABLE.name() && Table::named(name).is_none()))
     }
 
     fn in_transaction<T>(
         &self,
-        work: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, RegistryError> {
         let whole = || {
             let transaction = self.database.begin_write()?;
@@ -81,37 +100,48 @@ impl FileRegistry {
         whole().map_err(|error| store(&self.path, "written", error))
     }
 
-    fn read(&self) -> Result<(Entries, Vec<(AgentId, TimeInfo)>), redb::Error> {
+    fn read(&self) -> Result<Vec<(Table, String, Vec<u8>)>, redb::Error> {
         let transaction = self.database.begin_read()?;
-        let mut admitted = Vec::new();
-        for entry in transaction.open_table(ADMITTED)?.iter()? {
-            let (id, info) = entry?;
-            admitted.push((id.value().to_owned(), info.value().to_vec()));
+        let mut entries = Vec::new();
+        for kind in Table::ALL {
+            let rows = match transaction.open_table(table(*kind)) {
+                Err(TableError::TableDoesNotExist(_)) => continue,
+                rows => rows?,
+            };
+            for row in rows.iter()? {
+                let (key, value) = row?;
+                entries.push((*kind, key.value().to_owned(), value.value().to_vec()));
+            }
         }
-        let mut unreachable = Vec::new();
-        for entry in transaction.open_table(UNREACHABLE)?.iter()? {
-            let (id, since) = entry?;
-            unreachable.push((AgentId::new(id.value()), TimeInfo { nanoseconds: since.value() }));
-        }
-        Ok((admitted, unreachable))
+        Ok(entries)
     }
 }
 
-/// Ids, and messages as they are in the file.
-type Entries = Vec<(String, Vec<u8>)>;
+fn upgrade_from_1(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    const UNREACHABLE: TableDefinition<&str, i64> = TableDefinition::new("unreachable");
+    let mut times = Vec::new();
+    for row in transaction.open_table(UNREACHABLE)?.iter()? {
+        let (id, since) = row?;
+        times.push((id.value().to_owned(), TimeInfo { nanoseconds: since.value() }));
+    }
+    transaction.delete_table(UNREACHABLE)?;
+    let mut unreachable = transaction.open_table(table(Table::Unreachable))?;
+    for (id, since) in times {
+        unreachable.insert(id.as_str(), since.encode_to_vec().as_slice())?;
+    }
+    Ok(())
+}
 
 impl Registry for FileRegistry {
     fn recover(&mut self) -> Result<Recovered, RegistryError> {
-        let (entries, unreachable) = self.read().map_err(|error| store(&self.path, "read", error))?;
-        let decode = |(agent, bytes): (String, Vec<u8>)| {
-            AgentInfo::decode(bytes.as_slice()).map_err(|error| RegistryError::Damaged {
-                path: self.path.clone(),
-                agent,
-                error,
-            })
-        };
-        let admitted = entries.into_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
-        Ok(Recovered { admitted, unreachable })
+        let entries = self.read().map_err(|error| store(&self.path, "read", error))?;
+        let mut recovered = Recovered::default();
+        for (table, key, value) in entries {
+            let registry = || self.path.display().to_string();
+            let damaged = |error| RegistryError::Damaged { registry: registry(), error };
+            recovered.add(table, &key, &value).map_err(damaged)?;
+        }
+        Ok(recovered)
     }
 
     fn write(&mut self, changes: &[RegistryChange]) -> Result<(), RegistryError> {
@@ -119,30 +149,21 @@ impl Registry for FileRegistry {
             return Ok(());
         }
         self.in_transaction(|transaction| {
-            let mut admitted = transaction.open_table(ADMITTED)?;
-            let mut unreachable = transaction.open_table(UNREACHABLE)?;
-            for change in changes {
-                match change {
-                    RegistryChange::Admit(info)
-                    | RegistryChange::Update(info)
-                    | RegistryChange::Reachable(info) => {
-                        let id = info.id.as_ref().map_or("", |id| id.as_str());
-                        unreachable.remove(id)?;
-                        admitted.insert(id, info.encode_to_vec().as_slice())?;
+            // Each table is opened once, since that costs as much as a write.
+            let mut tables = Vec::with_capacity(Table::ALL.len());
+            for write in changes.iter().flat_map(writes) {
+                let index = match tables.iter().position(|(kind, _)| *kind == write.table) {
+                    Some(index) => index,
+                    None => {
+                        tables.push((write.table, transaction.open_table(table(write.table))?));
+                        tables.len() - 1
                     }
-                    RegistryChange::Remove(id) => {
-                        admitted.remove(id.as_str())?;
-                    }
-                    RegistryChange::Unreachable { agent, since } => {
-                        admitted.remove(agent.as_str())?;
-                        unreachable.insert(agent.as_str(), since.nanoseconds)?;
-                    }
-                    RegistryChange::Forget(ids) => {
-                        for id in ids {
-                            unreachable.remove(id.as_str())?;
-                        }
-                    }
-                }
+                };
+                let (_, rows) = &mut tables[index];
+                match write.value {
+                    Some(value) => rows.insert(write.key.as_str(), value.as_slice())?,
+                    None => rows.remove(write.key.as_str())?,
+                };
             }
             Ok(())
         })
@@ -166,6 +187,8 @@ fn store(path: &Path, doing: &'static str, error: impl Into<redb::Error>) -> Reg
 #[cfg(test)]
 mod tests {
     use super::super::tests::{agent, keeps_what_it_is_told};
+    use tepui_api::v1::AgentId;
+
     use super::*;
 
     #[test]
@@ -196,19 +219,58 @@ mod tests {
         FileRegistry::open(dir.path()).unwrap();
     }
 
+    fn opened_after(
+        change: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<FileRegistry, RegistryError> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = FileRegistry::open(dir.path()).unwrap();
+        registry.write(&[RegistryChange::Admit(agent("a", "host"))]).unwrap();
+        registry.in_transaction(change).unwrap();
+        drop(registry);
+        FileRegistry::open(dir.path())
+    }
+
     #[test]
     fn a_newer_format_is_refused() {
+        let error = opened_after(|transaction| {
+            transaction.open_table(FORMAT_TABLE)?.insert(FORMAT_KEY, FORMAT + 1)?;
+            Ok(())
+        });
+        let error = error.unwrap_err();
+        assert!(matches!(error, RegistryError::Format { found: 3, known: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_table_of_a_newer_version_is_refused() {
+        let error = opened_after(|transaction| {
+            transaction.open_table(TableDefinition::<&str, &[u8]>::new("later"))?;
+            Ok(())
+        });
+        let error = error.unwrap_err();
+        assert!(matches!(&error, RegistryError::UnknownTable { table, .. } if table == "later"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_format_1_is_brought_up_to_date() {
         let dir = tempfile::tempdir().unwrap();
-        let registry = FileRegistry::open(dir.path()).unwrap();
-        registry
-            .in_transaction(|transaction| {
-                transaction.open_table(FORMAT_TABLE)?.insert(FORMAT_KEY, FORMAT + 1)?;
-                Ok(())
-            })
-            .unwrap();
-        drop(registry);
-        let error = FileRegistry::open(dir.path()).unwrap_err();
-        assert!(matches!(error, RegistryError::Format { found: 2, known: 1, .. }), "{error}");
+        let path = dir.path().join("registry.redb");
+        let database = Database::create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            transaction.open_table(FORMAT_TABLE).unwrap().insert(FORMAT_KEY, 1).unwrap();
+            let admitted: TableDefinition<&str, &[u8]> = TableDefinition::new("admitted");
+            let info = agent("a", "host").encode_to_vec();
+            transaction.open_table(admitted).unwrap().insert("a", info.as_slice()).unwrap();
+            let unreachable: TableDefinition<&str, i64> = TableDefinition::new("unreachable");
+            transaction.open_table(unreachable).unwrap().insert("b", 7).unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(database);
+        for _ in 0..2 {
+            let recovered = FileRegistry::open(dir.path()).unwrap().recover().unwrap();
+            assert_eq!(recovered.admitted, [agent("a", "host")]);
+            assert_eq!(recovered.unreachable, [(AgentId::new("b"), TimeInfo { nanoseconds: 7 })]);
+        }
     }
 
     #[test]

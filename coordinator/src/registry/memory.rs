@@ -2,49 +2,33 @@
 
 use std::collections::BTreeMap;
 
-use tepui_api::v1::{AgentId, AgentInfo, TimeInfo};
-
+use super::entries::{Table, writes};
 use super::{Registry, RegistryError};
 use crate::core::{Recovered, RegistryChange};
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct MemoryRegistry {
-    admitted: BTreeMap<AgentId, AgentInfo>,
-    unreachable: BTreeMap<AgentId, TimeInfo>,
+    entries: BTreeMap<(Table, String), Vec<u8>>,
 }
 
 impl Registry for MemoryRegistry {
     fn recover(&mut self) -> Result<Recovered, RegistryError> {
-        Ok(Recovered {
-            admitted: self.admitted.values().cloned().collect(),
-            unreachable: self.unreachable.iter().map(|(id, since)| (id.clone(), *since)).collect(),
-        })
+        let mut recovered = Recovered::default();
+        for ((table, key), value) in &self.entries {
+            let damaged = |error| RegistryError::Damaged { registry: "in memory".to_owned(), error };
+            recovered.add(*table, key, value).map_err(damaged)?;
+        }
+        Ok(recovered)
     }
 
     fn write(&mut self, changes: &[RegistryChange]) -> Result<(), RegistryError> {
-        for change in changes {
-            match change {
-                RegistryChange::Admit(info)
-                | RegistryChange::Update(info)
-                | RegistryChange::Reachable(info) => {
-                    let id = info.id.clone().unwrap_or_default();
-                    self.unreachable.remove(&id);
-                    self.admitted.insert(id, info.clone());
-                }
-                RegistryChange::Remove(id) => {
-                    self.admitted.remove(id);
-                }
-                RegistryChange::Unreachable { agent, since } => {
-                    self.admitted.remove(agent);
-                    self.unreachable.insert(agent.clone(), *since);
-                }
-                RegistryChange::Forget(ids) => {
-                    for id in ids {
-                        self.unreachable.remove(id);
-                    }
-                }
-            }
+        for write in changes.iter().flat_map(writes) {
+            let entry = (write.table, write.key);
+            match write.value {
+                Some(value) => self.entries.insert(entry, value),
+                None => self.entries.remove(&entry),
+            };
         }
         Ok(())
     }

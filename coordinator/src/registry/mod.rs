@@ -4,13 +4,19 @@
 //! ([`crate::shell`]) takes all that wait, has a [`Registry`] write them in one go, and only then tells
 //! the core that they are safe. At start, [`Registry::recover`] gives back what was written.
 //!
+//! A store knows nothing of agents: `entries` turns each change into writes of named entries in a few
+//! tables ([`Table`]), and what is in the tables back into [`Recovered`]. What the core wants to survive
+//! beyond agents takes a table and an arm there, and nothing in a store.
+//!
 //! [`FileRegistry`] keeps it in a file for a single coordinator; [`MemoryRegistry`] forgets it.
 
+mod entries;
 mod file;
 mod memory;
 
 use std::path::PathBuf;
 
+pub use entries::{EntryError, Table};
 pub use file::FileRegistry;
 pub use memory::MemoryRegistry;
 
@@ -24,8 +30,9 @@ pub trait Registry: Send {
     /// When it cannot be read.
     fn recover(&mut self) -> Result<Recovered, RegistryError>;
 
-    /// Writes changes in their order: all of them or, when it fails, none. When it returns, they
-    /// survive a crash of the process and of the machine.
+    /// Writes changes in their order. When it returns, they survive a crash of the process and of the
+    /// machine; when it fails, or the process is killed in it, the first few of them may survive. Each
+    /// change stands for itself and is written whole or not at all.
     ///
     /// # Errors
     /// When they cannot be written; the coordinator must then end.
@@ -71,15 +78,23 @@ pub enum RegistryError {
         /// What can be read.
         known: u64,
     },
-    /// An entry that is not what was written.
-    #[error("the registry {path} holds a damaged entry for agent {agent}: {error}")]
-    Damaged {
+    /// A newer Tepui wrote it.
+    #[error(
+        "the registry {path} has a table '{table}', which this version of Tepui does not know; use the newer one"
+    )]
+    UnknownTable {
         /// The file.
         path: PathBuf,
-        /// The key.
-        agent: String,
+        /// What it has.
+        table: String,
+    },
+    /// An entry that is not what was written.
+    #[error("the registry {registry} is damaged: {error}")]
+    Damaged {
+        /// Where it is.
+        registry: String,
         /// What is wrong.
-        error: prost::DecodeError,
+        error: EntryError,
     },
 }
 
