@@ -37,11 +37,3 @@ impl Registry for MemoryRegistry {
         None
     }
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn it_keeps_what_it_is_told() {
-        super::super::tests::keeps_what_it_is_told(&mut super::MemoryRegistry::default());
-    }
-}

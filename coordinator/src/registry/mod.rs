@@ -8,17 +8,20 @@
 //! tables ([`Table`]), and what is in the tables back into [`Recovered`]. What the core wants to survive
 //! beyond agents takes a table and an arm there, and nothing in a store.
 //!
-//! [`FileRegistry`] keeps it in a file for a single coordinator; [`MemoryRegistry`] forgets it.
+//! [`FileRegistry`] keeps it in a file for a single coordinator, [`ZooKeeperRegistry`] in ZooKeeper for
+//! several of which one leads; [`MemoryRegistry`] forgets it.
 
 mod entries;
 mod file;
 mod memory;
+mod zookeeper;
 
 use std::path::PathBuf;
 
 pub use entries::{EntryError, Table};
 pub use file::FileRegistry;
 pub use memory::MemoryRegistry;
+pub use zookeeper::{Place, Term, ZooKeeperRegistry};
 
 use crate::core::{Recovered, RegistryChange};
 
@@ -68,11 +71,11 @@ pub enum RegistryError {
     },
     /// A newer Tepui wrote it.
     #[error(
-        "the registry {path} has format {found}, but this version of Tepui reads format {known}; use the newer one"
+        "the registry {registry} has format {found}, but this version of Tepui reads format {known}; use the newer one"
     )]
     Format {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        registry: String,
         /// What it has.
         found: u64,
         /// What can be read.
@@ -80,13 +83,59 @@ pub enum RegistryError {
     },
     /// A newer Tepui wrote it.
     #[error(
-        "the registry {path} has a table '{table}', which this version of Tepui does not know; use the newer one"
+        "the registry {registry} has a table '{table}', which this version of Tepui does not know; use the newer one"
     )]
     UnknownTable {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        registry: String,
         /// What it has.
         table: String,
+    },
+    /// Somebody else's node is where it should be.
+    #[error("what ZooKeeper has at {registry} is no registry; choose another path in --zk")]
+    NoRegistry {
+        /// Where it should be.
+        registry: String,
+    },
+    /// Somebody else made it.
+    #[error(
+        "the registry {registry} belongs to another user of ZooKeeper; give the user and password with which it was made, as in --zk=zk://user:password@host/path"
+    )]
+    NotAllowed {
+        /// Where it is.
+        registry: String,
+    },
+    /// ZooKeeper refused.
+    #[error("the registry {registry} cannot be {doing}: {error}")]
+    ZooKeeper {
+        /// Where it is.
+        registry: String,
+        /// "reached", "made", "read", "written"
+        doing: &'static str,
+        /// Why not.
+        error: zookeeper_client::Error,
+    },
+    /// ZooKeeper could not be reached for too long.
+    #[error(
+        "the session with ZooKeeper for the registry {registry} has ended; another coordinator may lead by now"
+    )]
+    SessionEnded {
+        /// Where it is.
+        registry: String,
+    },
+    /// A later leader has it.
+    #[error("the registry {registry} was taken over in the term of {by}; this coordinator leads no more")]
+    Deposed {
+        /// Where it is.
+        registry: String,
+        /// The id of the later term.
+        by: String,
+    },
+    /// The election is over before the term began.
+    #[error("the registry {registry} was not taken over: this coordinator is not elected any more")]
+    NotElected {
+        /// Where it is.
+        registry: String,
     },
     /// An entry that is not what was written.
     #[error("the registry {registry} is damaged: {error}")]
@@ -100,46 +149,9 @@ pub enum RegistryError {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use tepui_api::v1::{AgentId, AgentInfo, TimeInfo};
-
-    use super::*;
+    use tepui_api::v1::{AgentId, AgentInfo};
 
     pub(crate) fn agent(id: &str, hostname: &str) -> AgentInfo {
         AgentInfo { hostname: hostname.to_owned(), id: Some(AgentId::new(id)), ..AgentInfo::default() }
-    }
-
-    fn names(registry: &mut dyn Registry) -> (Vec<String>, Vec<String>) {
-        let recovered = registry.recover().unwrap();
-        let admitted =
-            recovered.admitted.iter().map(|a| format!("{}@{}", a.id.as_ref().unwrap(), a.hostname));
-        let unreachable = recovered.unreachable.iter().map(|(id, at)| format!("{id}@{}", at.nanoseconds));
-        (admitted.collect(), unreachable.collect())
-    }
-
-    /// What every store must do.
-    pub(crate) fn keeps_what_it_is_told(registry: &mut dyn Registry) {
-        let since = TimeInfo { nanoseconds: 7 };
-        let unreachable = |id: &str| RegistryChange::Unreachable { agent: AgentId::new(id), since };
-        registry
-            .write(&[
-                RegistryChange::Admit(agent("a", "one")),
-                RegistryChange::Admit(agent("b", "two")),
-                RegistryChange::Admit(agent("c", "three")),
-                RegistryChange::Update(agent("a", "changed")),
-                unreachable("b"),
-                unreachable("c"),
-            ])
-            .unwrap();
-        assert_eq!(names(registry), (vec!["a@changed".to_owned()], vec!["b@7".to_owned(), "c@7".to_owned()]));
-        registry
-            .write(&[
-                RegistryChange::Reachable(agent("b", "two")),
-                RegistryChange::Forget(vec![AgentId::new("c"), AgentId::new("unknown")]),
-                RegistryChange::Remove(AgentId::new("a")),
-                RegistryChange::Remove(AgentId::new("unknown")),
-            ])
-            .unwrap();
-        assert_eq!(names(registry), (vec!["b@two".to_owned()], vec![]));
-        registry.write(&[]).unwrap();
     }
 }
