@@ -7,7 +7,7 @@ use tepui_api::link::agent_frame;
 use tepui_api::link::coordinator_frame::Body;
 use tepui_api::link::{Acknowledge, ExecutorExited, KillTask, RunTask, RunTaskGroup, ShutdownExecutor};
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{ContainerId, ExecutorId, FrameworkId, FrameworkInfo, TaskInfo, TaskState};
+use tepui_api::v1::{ContainerId, ExecutorId, FrameworkId, FrameworkInfo, KillPolicy, TaskInfo, TaskState};
 
 use super::input::{ContainerCommand, End, FrameworkFate, Launch, Now, Output, TaskWrite, Write};
 use super::status::{Verdict, dropped};
@@ -36,6 +36,7 @@ impl Core {
             Body::ShutdownFramework(id) => self.shutdown_framework(now, &id, out),
             Body::ShutdownExecutor(shutdown) => self.shutdown_executor(now, shutdown, out),
             Body::UpdateFramework(info) => self.update_framework(info, out),
+            Body::Drain(config) => self.drain(now, config, out),
             Body::Ping(number) => self.ping(now, number, out),
             Body::Shutdown(shutdown) => {
                 tracing::warn!(
@@ -53,8 +54,12 @@ impl Core {
         let framework = self.enter_framework(&key.framework, framework, out);
         let key = &key;
         let info = Arc::new(task);
-        if let Some(message) = refusal::of_task(&info) {
-            self.refuse_task(now, key, &info, Reason::TaskInvalid, message, out);
+        let refused = self.refused_for_drain(&framework).or_else(|| {
+            let message = refusal::of_task(&info)?;
+            Some(Verdict::agent(TaskState::TaskError, Reason::TaskInvalid, message))
+        });
+        if let Some(verdict) = refused {
+            self.refuse_task(now, key, &info, verdict, out);
             if let Some(executor) = &info.executor {
                 Self::refuse_executor(&key.framework, &executor.executor_id, out);
             }
@@ -100,9 +105,12 @@ impl Core {
     fn run_task_group(&mut self, now: Now, run: RunTaskGroup, out: &mut Vec<Output>) {
         for task in run.task_group.tasks {
             let Some(key) = self.accepts(&run.framework, &task) else { continue };
-            self.enter_framework(&key.framework, run.framework.clone(), out);
+            let framework = self.enter_framework(&key.framework, run.framework.clone(), out);
             let message = "task groups are not implemented yet: launch its tasks one by one";
-            self.refuse_task(now, &key, &Arc::new(task), Reason::TaskGroupInvalid, message.to_owned(), out);
+            let verdict = self
+                .refused_for_drain(&framework)
+                .unwrap_or_else(|| Verdict::agent(TaskState::TaskError, Reason::TaskGroupInvalid, message));
+            self.refuse_task(now, &key, &Arc::new(task), verdict, out);
         }
         if let Some(id) = &run.framework.id {
             Self::refuse_executor(id, &run.executor.executor_id, out);
@@ -143,14 +151,13 @@ impl Core {
         Some(key)
     }
 
-    /// Answers a task that this agent cannot run for what it is.
+    /// Answers a task that this agent does not run, for what it is or for how the agent is.
     fn refuse_task(
         &mut self,
         now: Now,
         key: &TaskKey,
         info: &Arc<TaskInfo>,
-        reason: Reason,
-        message: String,
+        verdict: Verdict,
         out: &mut Vec<Output>,
     ) {
         let task = Task {
@@ -166,7 +173,7 @@ impl Core {
         };
         self.store(vec![record(&task, None)], None, out);
         self.add_task(task);
-        self.update(now, key, Verdict::agent(TaskState::TaskError, reason, message), false, out);
+        self.update(now, key, verdict, false, out);
     }
 
     pub(super) fn add_task(&mut self, task: Task) {
@@ -221,10 +228,8 @@ impl Core {
             return self.update_unknown(now, &key, verdict, out);
         };
         let policy = kill.kill_policy.or(task.info.kill_policy);
-        let grace = policy.and_then(|policy| policy.grace_period).map_or(GRACE_PERIOD, |grace| {
-            Duration::from_nanos(u64::try_from(grace.nanoseconds).unwrap_or(0))
-        });
-        self.kill(now, &key, KillOrder { cause: KillCause::Asked, grace }, out);
+        let order = KillOrder { cause: KillCause::Asked, grace: grace_of(policy) };
+        self.kill(now, &key, order, out);
     }
 
     fn shutdown_executor(&mut self, now: Now, shutdown: ShutdownExecutor, out: &mut Vec<Output>) {
@@ -277,6 +282,13 @@ impl Core {
             }
         }
     }
+}
+
+/// What a task has between SIGTERM and SIGKILL under this policy.
+pub(super) fn grace_of(policy: Option<KillPolicy>) -> Duration {
+    policy
+        .and_then(|policy| policy.grace_period)
+        .map_or(GRACE_PERIOD, |grace| Duration::from_nanos(u64::try_from(grace.nanoseconds).unwrap_or(0)))
 }
 
 /// What is written down of a task.

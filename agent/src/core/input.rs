@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tepui_api::link::{agent_frame, coordinator_frame};
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{AgentInfo, ContainerId, FrameworkInfo, NetworkInfo, Resource, TaskInfo, TaskStatus};
+use tepui_api::v1::{
+    AgentInfo, ContainerId, DrainConfig, FrameworkInfo, NetworkInfo, Resource, TaskInfo, TaskStatus,
+};
 
 use super::task::{KillOrder, TaskKey};
 
@@ -147,6 +149,8 @@ pub struct Launch {
 pub enum Write {
     /// What the agent is registered as.
     Agent(Arc<AgentInfo>),
+    /// The agent drains, or has drained.
+    Drain(Option<DrainConfig>),
     /// Forget everything.
     Clear,
     /// A framework, and whether it is being shut down.

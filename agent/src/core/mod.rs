@@ -11,12 +11,14 @@
 //! 3. [`kill`]: somebody wants it to end: SIGTERM, a while to obey, SIGKILL.
 //! 4. [`updates`]: what was stored is sent, until it is acknowledged; the last acknowledgement makes the task history
 //!    ([`frameworks`]).
-//! 5. [`registration`]: what is said when a link to a coordinator opens; [`recovery`]: what is done with
+//! 5. [`drain`]: the operator wants all of them to end.
+//! 6. [`registration`]: what is said when a link to a coordinator opens; [`recovery`]: what is done with
 //!    the records that an earlier process of this agent left.
 //!
 //! [`Core::step`] never fails and never blocks. Readers get a [`Snapshot`], which costs nothing to make.
 
 mod containers;
+mod drain;
 mod frames;
 mod frameworks;
 mod input;
@@ -41,6 +43,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tepui_api::link::{StatusUpdate, agent_frame};
 use tepui_api::v1::{AgentId, AgentInfo, ContainerId, FrameworkId, TaskState, TaskStatus};
 
+pub use drain::Drain;
 pub use frameworks::{Framework, Frameworks};
 pub use input::{
     ContainerCommand, ContainerEvent, End, FrameworkFate, Input, Launch, Limitation, Now, Output, TaskWrite,
@@ -106,6 +109,8 @@ pub struct Core {
     waiting: VecDeque<(Ticket, Waiting)>,
     /// Set when the agent is to end, or to begin anew, once no container is left.
     winding_up: Option<WindUp>,
+    /// Set while the operator wants nothing to run here.
+    drain: Option<Drain>,
     counters: Counters,
 }
 
@@ -116,6 +121,8 @@ enum Waiting {
     Launch(TaskKey),
     /// An update.
     Update(TaskKey, u64),
+    /// The wish that the agent drains.
+    Drain,
 }
 
 /// What follows when nothing runs any more.
@@ -134,6 +141,8 @@ pub struct Snapshot {
     pub registered: bool,
     /// Frameworks, tasks and their history.
     pub frameworks: Frameworks,
+    /// The drain under way.
+    pub drain: Option<Drain>,
     /// Events counted since the process began.
     pub counters: Counters,
 }
@@ -179,6 +188,7 @@ impl Core {
             next_ticket: 0,
             waiting: VecDeque::new(),
             winding_up: None,
+            drain: None,
             counters: Counters::default(),
         }
     }
@@ -203,6 +213,7 @@ impl Core {
             tracing::info!(task = %sending.key, "sending a status update again, which was not acknowledged in time");
             self.send(sending, out);
         }
+        self.finish_draining(out);
         self.finish_winding_up(out);
     }
 
@@ -220,6 +231,7 @@ impl Core {
             agent: self.agent.clone(),
             registered: matches!(self.link, Link::Up { .. }),
             frameworks: self.frameworks.clone(),
+            drain: self.drain,
             counters: self.counters,
         }
     }
@@ -248,6 +260,7 @@ impl Core {
         while let Some((_, waiting)) = self.waiting.pop_front_if(|(ticket, _)| *ticket <= up_to) {
             match waiting {
                 Waiting::Launch(key) => self.record_stored(now, &key, out),
+                Waiting::Drain => self.carry_out_drain(now, out),
                 Waiting::Update(key, sequence) => {
                     if let Some(sending) = self.streams.stored(now.monotonic, &key, sequence) {
                         self.send(sending, out);
@@ -262,6 +275,7 @@ impl Core {
     fn update(&mut self, now: Now, key: &TaskKey, verdict: Verdict, held: bool, out: &mut Vec<Output>) {
         let Some(agent) = self.agent_id().cloned() else { return };
         let uuid = self.uuid();
+        let verdict = self.as_drained(key, verdict);
         let ip = self.config.address.ip().to_string();
         let Some(task) = self.frameworks.task_mut(key) else { return };
         let by_executor = verdict.source == tepui_api::v1::task_status::Source::Executor;

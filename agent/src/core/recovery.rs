@@ -9,20 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{AgentInfo, ContainerId, FrameworkInfo, NetworkInfo, TaskState, TaskStatus};
+use tepui_api::v1::{AgentInfo, ContainerId, DrainConfig, FrameworkInfo, NetworkInfo, TaskState, TaskStatus};
 
-use super::Core;
 use super::containers::exit_verdict;
 use super::input::{ContainerCommand, FrameworkFate, Launch, Limitation, Now, Output, TaskWrite};
 use super::kill::Timer;
 use super::status::{Verdict, is_terminal};
 use super::task::{KillOrder, Life, Task, TaskKey, shown};
+use super::{Core, Drain};
 
 /// All that was on disk.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StoredState {
     /// What the agent was registered as.
     pub agent: Option<AgentInfo>,
+    /// The drain that was under way.
+    pub drain: Option<DrainConfig>,
     /// The frameworks with something here.
     pub frameworks: Vec<(FrameworkInfo, FrameworkFate)>,
     /// The tasks with their updates.
@@ -106,6 +108,7 @@ impl Core {
     ) {
         let Some(agent) = stored.agent else { return };
         self.agent = Arc::new(AgentInfo { id: agent.id, ..self.config.agent.clone() });
+        self.drain = stored.drain.map(|config| Drain { config, since: now.unix });
         for (info, fate) in stored.frameworks {
             let Some(id) = info.id.clone() else { continue };
             self.frameworks.enter(&id, Arc::new(info)).fate = fate;
@@ -123,6 +126,7 @@ impl Core {
                 self.store(vec![write], None, out);
             }
         }
+        self.carry_out_drain(now, out);
     }
 
     fn recover_task(&mut self, now: Now, stored: StoredTask, found: Found, out: &mut Vec<Output>) {

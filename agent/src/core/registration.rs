@@ -17,9 +17,10 @@ use super::{Core, WindUp};
 /// Used when the coordinator names none: 5 pings, 15 seconds each, as in Mesos.
 const PING_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// What this agent can do. Mesos' agent can also resize volumes, give feedback on operations, take resource
-/// providers and be drained; here those are not implemented yet.
-const CAPABILITIES: [capability::Type; 4] = [
+/// What this agent can do. Mesos' agent can also resize volumes, give feedback on operations and take resource
+/// providers; here those are not implemented yet.
+const CAPABILITIES: [capability::Type; 5] = [
+    capability::Type::AgentDraining,
     capability::Type::HierarchicalRole,
     capability::Type::MultiRole,
     capability::Type::ReservationRefinement,

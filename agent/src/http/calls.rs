@@ -7,7 +7,7 @@ use tepui_api::MediaType;
 use tepui_api::http::{Refusal, accept, content_type, message, read_body};
 use tepui_api::v1::agent::response::{self, Type as Answered};
 use tepui_api::v1::agent::{Call, Response, call::Type};
-use tepui_api::v1::{AgentInfo, DurationInfo, Flag, Metric};
+use tepui_api::v1::{AgentInfo, DurationInfo, Flag, Metric, TimeInfo};
 
 use super::executors::Entry;
 use super::{Answer, Context, containers, files, metrics, stopping};
@@ -133,10 +133,15 @@ async fn respond(context: &Context, call: Call) -> Result<Response, Refusal> {
             Answered::GetContainers
         }
         Type::GetAgent => {
-            let agent = snapshot(context).await?.agent;
-            response.get_agent =
+            let snapshot = snapshot(context).await?;
+            response.get_agent = Some(response::GetAgent {
                 // Mesos' agent leaves out of its own answer what its master shows.
-                Some(response::GetAgent { agent_info: Some(AgentInfo { checkpoint: None, ..(*agent).clone() }), ..Default::default() });
+                agent_info: Some(AgentInfo { checkpoint: None, ..(*snapshot.agent).clone() }),
+                drain_config: snapshot.drain.map(|drain| drain.config),
+                estimated_drain_start_time: snapshot.drain.map(|drain| TimeInfo {
+                    nanoseconds: i64::try_from(drain.since.as_nanos()).unwrap_or(i64::MAX),
+                }),
+            });
             Answered::GetAgent
         }
         Type::GetOperations => {

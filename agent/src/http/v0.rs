@@ -108,6 +108,10 @@ fn state(context: &Context, snapshot: &Snapshot) -> Json {
         "unreserved_resources_full": full(&total.unreserved()),
     });
     state.extend(as_object(rest));
+    if let Some(drain) = snapshot.drain {
+        state.insert("drain_config".to_owned(), serde_json::to_value(drain.config).unwrap_or_default());
+        state.insert("estimated_drain_start_time_seconds".to_owned(), drain.since.as_secs().into());
+    }
     Json::Object(state)
 }
 

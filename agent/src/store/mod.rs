@@ -117,7 +117,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc;
     use std::time::Duration;
-    use tepui_api::v1::{AgentInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
+    use tepui_api::v1::{AgentInfo, DrainConfig, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
 
     fn key(task: &str) -> TaskKey {
         TaskKey::new("F", task)
@@ -161,12 +161,14 @@ mod tests {
     fn what_was_confirmed_is_read_back_and_what_was_removed_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let agent = AgentInfo { hostname: "h".into(), id: Some("A".into()), ..AgentInfo::default() };
+        let drain = DrainConfig { max_grace_period: None, mark_gone: Some(true) };
         let kill = KillOrder { cause: KillCause::CompletionTime, grace: Duration::from_millis(1500) };
         let update = |sequence, state| Write::Update(key("t"), sequence, status(state));
         commit(
             dir.path(),
             vec![
                 vec![Write::Agent(Arc::new(agent.clone()))],
+                vec![Write::Drain(Some(drain))],
                 vec![Write::Framework(framework(), FrameworkFate::Active)],
                 vec![Write::Task(Box::new(record("t", None)))],
                 vec![update(0, TaskState::TaskStarting), update(1, TaskState::TaskRunning)],
@@ -181,6 +183,7 @@ mod tests {
         );
         let expected = StoredState {
             agent: Some(agent),
+            drain: Some(drain),
             frameworks: vec![((*framework()).clone(), FrameworkFate::Active)],
             tasks: vec![StoredTask {
                 record: record("t", Some(kill)),
@@ -201,10 +204,11 @@ mod tests {
             vec![
                 vec![Write::Framework(framework(), FrameworkFate::ShuttingDown)],
                 vec![Write::RemoveTask(key("t")), Write::RemoveTask(key("ghost"))],
+                vec![Write::Drain(None)],
             ],
         );
         let left = read(dir.path());
-        assert_eq!((left.tasks.len(), left.orphans.len()), (0, 0));
+        assert_eq!((left.tasks.len(), left.orphans.len(), left.drain), (0, 0, None));
         assert_eq!(left.frameworks[0].1, FrameworkFate::ShuttingDown);
 
         commit(dir.path(), vec![vec![Write::RemoveFramework("F".into())]]);

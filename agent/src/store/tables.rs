@@ -8,7 +8,7 @@ use prost::Message;
 use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
 };
-use tepui_api::v1::{AgentInfo, TaskStatus};
+use tepui_api::v1::{AgentInfo, DrainConfig, TaskStatus};
 
 use super::records::{FrameworkRecord, TaskRecord};
 use super::{StoreError, database_error, open_database};
@@ -17,7 +17,8 @@ use crate::core::{StoredState, StoredTask, StoredUpdate, TaskKey, Write};
 /// The format that this version writes. Earlier ones are brought up to it when they are opened.
 const FORMAT: u32 = 1;
 
-/// Single values: `format`, a 32-bit number in little-endian; `agent`, an `AgentInfo`.
+/// Single values: `format`, a 32-bit number in little-endian; `agent`, an `AgentInfo`;
+/// `drain`, a `DrainConfig`.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// By framework id.
 const FRAMEWORKS: TableDefinition<&str, &[u8]> = TableDefinition::new("frameworks");
@@ -81,6 +82,10 @@ pub fn read(path: &Path, database: &Database) -> Result<StoredState, StoreError>
     if let Some(bytes) = raw.agent {
         state.agent = Some(AgentInfo::decode(bytes.as_slice()).map_err(damaged("the agent".to_owned()))?);
     }
+    if let Some(bytes) = raw.drain {
+        let drain = DrainConfig::decode(bytes.as_slice()).map_err(damaged("the drain".to_owned()))?;
+        state.drain = Some(drain);
+    }
     for (id, bytes) in raw.frameworks {
         let record = FrameworkRecord::decode(bytes.as_slice()).map_err(damaged(format!("framework {id}")))?;
         state.frameworks.push(record.into_framework());
@@ -98,6 +103,7 @@ pub fn read(path: &Path, database: &Database) -> Result<StoredState, StoreError>
 #[derive(Default)]
 struct Raw {
     agent: Option<Vec<u8>>,
+    drain: Option<Vec<u8>>,
     frameworks: Vec<(String, Vec<u8>)>,
     tasks: Vec<((String, String), Vec<u8>)>,
     updates: Vec<((String, String, u64), Vec<u8>)>,
@@ -108,6 +114,7 @@ fn read_raw(database: &Database) -> Result<Raw, redb::Error> {
     let reading = database.begin_read()?;
     let mut raw = Raw {
         agent: reading.open_table(META)?.get("agent")?.map(|value| value.value().to_vec()),
+        drain: reading.open_table(META)?.get("drain")?.map(|value| value.value().to_vec()),
         ..Raw::default()
     };
     for row in reading.open_table(FRAMEWORKS)?.iter()? {
@@ -140,8 +147,15 @@ pub fn apply(to: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
         Write::Agent(agent) => {
             to.open_table(META)?.insert("agent", agent.encode_to_vec().as_slice())?;
         }
+        Write::Drain(Some(config)) => {
+            to.open_table(META)?.insert("drain", config.encode_to_vec().as_slice())?;
+        }
+        Write::Drain(None) => {
+            to.open_table(META)?.remove("drain")?;
+        }
         Write::Clear => {
             to.open_table(META)?.remove("agent")?;
+            to.open_table(META)?.remove("drain")?;
             to.open_table(FRAMEWORKS)?.retain(|_, _| false)?;
             to.open_table(TASKS)?.retain(|_, _| false)?;
             to.open_table(UPDATES)?.retain(|_, _| false)?;

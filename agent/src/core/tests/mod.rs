@@ -1,5 +1,6 @@
 //! Each transition of the core, and what goes out at it: a [`World`] that does nothing unless told, and tests by topic.
 
+mod drains;
 mod kills;
 mod life;
 mod random;
@@ -237,6 +238,7 @@ impl World {
 fn apply(state: &mut StoredState, write: Write) {
     match write {
         Write::Agent(agent) => state.agent = Some((*agent).clone()),
+        Write::Drain(drain) => state.drain = drain,
         Write::Clear => *state = StoredState::default(),
         Write::Framework(info, fate) => {
             state.frameworks.retain(|(known, _)| known.id != info.id);
