@@ -59,14 +59,20 @@ impl Candidate {
     ///
     /// # Errors
     /// When the session or the node is lost.
-    pub async fn elected(self) -> Result<Incumbency, ContendError> {
+    pub async fn lowest(&self) -> Result<(), ContendError> {
         let url = self.session.url().clone();
-        let ended = SessionError::Ended { url, error: Error::SessionExpired };
         tokio::select! {
-            () = self.session.lost() => return Err(ended.into()),
-            waited = self.lowest() => waited?,
+            () = self.session.lost() => Err(SessionError::Ended { url, error: Error::SessionExpired }.into()),
+            waited = self.wait() => waited,
         }
-        Ok(Incumbency::begin(self.session, self.node).await?)
+    }
+
+    /// Leads from now on, once its node is the lowest.
+    ///
+    /// # Errors
+    /// When the ensemble does not confirm that the node is still there.
+    pub async fn lead(self) -> Result<Incumbency, Lost> {
+        Incumbency::begin(self.session, self.node).await
     }
 
     /// Removes the node, without waiting for the session's end.
@@ -74,7 +80,7 @@ impl Candidate {
         let _ = tokio::time::timeout(WITHDRAW, self.session.client().delete(&self.node, None)).await;
     }
 
-    async fn lowest(&self) -> Result<(), ContendError> {
+    async fn wait(&self) -> Result<(), ContendError> {
         loop {
             let (names, watch) = match self.look().await {
                 Ok(found) => found,

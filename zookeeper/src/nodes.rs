@@ -90,7 +90,7 @@ mod tests {
         let written = encode(&info);
         assert_eq!(
             String::from_utf8_lossy(&written),
-            "{\"address\":{\"hostname\":\"h\",\"ip\":\"127.0.0.1\",\"port\":5050},\"capabilities\":[],\
+            "{\"address\":{\"hostname\":\"h\",\"ip\":\"127.0.0.1\",\"port\":5050},\
              \"hostname\":\"h\",\"id\":\"a\",\"ip\":16777343,\"pid\":\"master@127.0.0.1:5050\",\"port\":5050,\
              \"version\":\"1.11.0\"}"
         );
