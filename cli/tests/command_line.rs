@@ -36,7 +36,9 @@ fn an_unknown_flag_is_named() {
     for server in ["coordinator", "agent"] {
         let output = tepui(&[server, "--no_such_flag=1"]);
         assert!(!output.status.success());
-        assert!(text(&output.stderr).contains("no-such-flag") || text(&output.stderr).contains("no_such_flag"));
+        assert!(
+            text(&output.stderr).contains("no-such-flag") || text(&output.stderr).contains("no_such_flag")
+        );
     }
 }
 
