@@ -21,7 +21,7 @@ use std::path::PathBuf;
 pub use entries::{EntryError, Table};
 pub use file::FileRegistry;
 pub use memory::MemoryRegistry;
-pub use zookeeper::{Place, Term, ZooKeeperRegistry};
+pub use zookeeper::{Term, ZooKeeperRegistry};
 
 use crate::core::{Recovered, RegistryChange};
 
@@ -97,31 +97,13 @@ pub enum RegistryError {
         /// Where it should be.
         registry: String,
     },
-    /// Somebody else made it.
-    #[error(
-        "the registry {registry} belongs to another user of ZooKeeper; give the user and password with which it was made, as in --zk=zk://user:password@host/path"
-    )]
-    NotAllowed {
-        /// Where it is.
-        registry: String,
-    },
-    /// ZooKeeper refused.
-    #[error("the registry {registry} cannot be {doing}: {error}")]
+    /// ZooKeeper refused, or could not be reached for too long.
+    #[error("the registry cannot be {doing}: {error}")]
     ZooKeeper {
-        /// Where it is.
-        registry: String,
         /// "reached", "made", "read", "written"
         doing: &'static str,
-        /// Why not.
-        error: zookeeper_client::Error,
-    },
-    /// ZooKeeper could not be reached for too long.
-    #[error(
-        "the session with ZooKeeper for the registry {registry} has ended; another coordinator may lead by now"
-    )]
-    SessionEnded {
-        /// Where it is.
-        registry: String,
+        /// Why not, and where it is.
+        error: tepui_zookeeper::SessionError,
     },
     /// A later leader has it.
     #[error("the registry {registry} was taken over in the term of {by}; this coordinator leads no more")]

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use tepui_api::v1::AgentInfo;
 use tepui_coordinator::core::RegistryChange;
-use tepui_coordinator::registry::{FileRegistry, Place, Registry};
+use tepui_coordinator::registry::{FileRegistry, Registry};
 
 use crate::agent;
-use crate::server::{ZooKeeper, open};
+use crate::server::{ZooKeeper, open, url};
 
 fn admit(number: usize) -> RegistryChange {
     // Some of them are in parts.
@@ -30,11 +30,7 @@ fn ids(registry: &mut dyn Registry) -> Vec<String> {
 fn admit_for_ever() {
     let Ok(place) = std::env::var("TEPUI_TEST_REGISTRY") else { return };
     let mut registry: Box<dyn Registry> = match place.strip_prefix("zk://") {
-        Some(servers) => {
-            let place =
-                Place { servers: servers.to_owned(), path: "/tepui/of this test".to_owned(), auth: None };
-            Box::new(open(&place, Duration::from_secs(20), "writer").unwrap())
-        }
+        Some(servers) => Box::new(open(&url(servers), Duration::from_secs(20), "writer").unwrap()),
         None => Box::new(FileRegistry::open(Path::new(&place)).unwrap()),
     };
     let first = registry.recover().unwrap().admitted.len();

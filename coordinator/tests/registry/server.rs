@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tepui_coordinator::registry::{Place, RegistryError, Term, ZooKeeperRegistry};
+use tepui_coordinator::registry::{RegistryError, Term, ZooKeeperRegistry};
+use tepui_zookeeper::Url;
 use tokio::runtime::Runtime;
 
 /// Debian's, which names all it needs in its manifest; and no log, which else goes wherever log4j wants.
@@ -91,8 +92,8 @@ impl ZooKeeper {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn place(&self) -> Place {
-        Place { servers: self.servers(), path: "/tepui/of this test".to_owned(), auth: None }
+    pub(crate) fn url(&self) -> Url {
+        url(&self.servers())
     }
 
     /// Begins a term in the registry.
@@ -101,7 +102,7 @@ impl ZooKeeper {
     }
 
     pub(crate) fn try_registry(&self, term: &str) -> Result<ZooKeeperRegistry, RegistryError> {
-        open(&self.place(), Duration::from_secs(20), term)
+        open(&self.url(), Duration::from_secs(20), term)
     }
 }
 
@@ -111,6 +112,11 @@ impl Drop for ZooKeeper {
     }
 }
 
-pub(crate) fn open(place: &Place, timeout: Duration, term: &str) -> Result<ZooKeeperRegistry, RegistryError> {
-    ZooKeeperRegistry::open(place, timeout, Term { id: term, elected_by: None }, runtime().handle().clone())
+/// `[user:password@]host:port`, and these tests' path.
+pub(crate) fn url(servers: &str) -> Url {
+    format!("zk://{servers}/tepui/of this test").parse().unwrap()
+}
+
+pub(crate) fn open(url: &Url, timeout: Duration, term: &str) -> Result<ZooKeeperRegistry, RegistryError> {
+    ZooKeeperRegistry::open(url, timeout, Term { id: term, elected_by: None }, runtime().handle().clone())
 }

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use tepui_coordinator::core::RegistryChange;
-use tepui_coordinator::registry::{Place, Registry as _, RegistryError, Term, ZooKeeperRegistry};
-use zookeeper_client::{Acls, Client, CreateMode};
+use tepui_coordinator::registry::{Registry as _, RegistryError, Term, ZooKeeperRegistry};
+use tepui_zookeeper::SessionError;
+use tepui_zookeeper::client::{Acls, Client, CreateMode};
 
 use crate::agent;
-use crate::server::{ZooKeeper, open, runtime};
+use crate::server::{ZooKeeper, open, runtime, url};
 
 const ROOT: &str = "/tepui/of this test/registry";
 
@@ -58,7 +59,7 @@ fn who_is_not_elected_any_more_deposes_nobody() {
     let begin = |node: &str| {
         let term = Term { id: node, elected_by: Some(node) };
         let timeout = Duration::from_secs(20);
-        ZooKeeperRegistry::open(&zookeeper.place(), timeout, term, runtime().handle().clone())
+        ZooKeeperRegistry::open(&zookeeper.url(), timeout, term, runtime().handle().clone())
     };
     make(&other, "/elected-1", "");
     let mut leader = begin("/elected-1").unwrap();
@@ -109,30 +110,30 @@ fn a_damaged_entry_is_named() {
 #[test]
 fn nobody_else_may_write_where_there_is_a_password() {
     let zookeeper = ZooKeeper::start();
-    let place = |auth: Option<&str>| Place { auth: auth.map(str::to_owned), ..zookeeper.place() };
+    let place = |credentials: &str| url(&format!("{credentials}{}", zookeeper.servers()));
     let timeout = Duration::from_secs(20);
-    let mut own = open(&place(Some("tepui:secret")), timeout, "first").unwrap();
+    let mut own = open(&place("tepui:secret@"), timeout, "first").unwrap();
     own.write(&admit("a")).unwrap();
-    for auth in [None, Some("tepui:wrong")] {
-        let refused = open(&place(auth), timeout, "second").unwrap_err();
+    for credentials in ["", "tepui:wrong@"] {
+        let refused = open(&place(credentials), timeout, "second").unwrap_err();
         assert!(refused.to_string().contains("password"), "{refused}");
         assert!(!refused.to_string().contains("wrong"), "{refused}");
     }
     own.write(&admit("b")).unwrap();
-    assert_eq!(ids(&mut open(&place(Some("tepui:secret")), timeout, "third").unwrap()), ["a", "b"]);
+    assert_eq!(ids(&mut open(&place("tepui:secret@"), timeout, "third").unwrap()), ["a", "b"]);
 }
 
 #[test]
 fn a_session_that_has_ended_ends_the_term() {
     let mut zookeeper = ZooKeeper::start();
     let timeout = Duration::from_secs(2);
-    let mut registry = open(&zookeeper.place(), timeout, "first").unwrap();
+    let mut registry = open(&zookeeper.url(), timeout, "first").unwrap();
     registry.write(&admit("a")).unwrap();
     zookeeper.kill();
     let begun = Instant::now();
     let ended = registry.write(&admit("b")).unwrap_err();
-    assert!(matches!(ended, RegistryError::SessionEnded { .. }), "{ended}");
+    assert!(matches!(ended, RegistryError::ZooKeeper { error: SessionError::Ended { .. }, .. }), "{ended}");
     assert!(begun.elapsed() < 5 * timeout, "{:?}", begun.elapsed());
-    let unreached = open(&zookeeper.place(), timeout, "second").unwrap_err();
-    assert!(unreached.to_string().contains("ZooKeeper"), "{unreached}");
+    let unreached = open(&zookeeper.url(), timeout, "second").unwrap_err();
+    assert!(unreached.to_string().contains("check that ZooKeeper runs"), "{unreached}");
 }

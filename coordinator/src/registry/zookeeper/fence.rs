@@ -4,10 +4,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use zookeeper_client::{Client, CreateMode, Error, MultiWriteError, MultiWriter};
+use tepui_zookeeper::client::{Client, CreateMode, Error, MultiWriteError, MultiWriter};
+use tepui_zookeeper::{Session, Url};
 
+use super::Term;
 use super::batch::Op;
-use super::{Place, Term};
 use crate::registry::{RegistryError, Table};
 
 /// Raised when an older Tepui could no longer read the nodes rightly. A table more needs no new number,
@@ -31,8 +32,7 @@ struct Mark {
 
 /// See the module.
 pub(super) struct Fence {
-    client: Client,
-    place: Place,
+    session: Session,
     /// The path of the registry's node.
     root: String,
     /// What this term wrote last to its node, and the version that the node has since.
@@ -50,20 +50,12 @@ enum Fate {
 // === impl Fence ===
 
 impl Fence {
-    pub(super) async fn open(
-        place: &Place,
-        timeout: Duration,
-        term: Term<'_>,
-    ) -> Result<Self, RegistryError> {
-        let root = format!("{}/registry", place.path.trim_end_matches('/'));
-        let mut connector = Client::connector().with_session_timeout(timeout);
-        if let Some(auth) = &place.auth {
-            connector = connector.with_auth("digest", auth.as_bytes());
-        }
-        let connected = connector.connect(&place.servers).await;
-        let client = connected.map_err(|error| failed(&format!("{place}"), "reached", error))?;
+    pub(super) async fn open(url: &Url, timeout: Duration, term: Term<'_>) -> Result<Self, RegistryError> {
+        let opened = Session::open(url, timeout).await;
+        let session = opened.map_err(|error| RegistryError::ZooKeeper { doing: "reached", error })?;
+        let root = format!("{}/registry", url.path());
         let mark = Mark { term: term.id.to_owned(), batch: 0 };
-        let mut fence = Self { client, place: place.clone(), root, mark: mark.clone(), version: 0 };
+        let mut fence = Self { session, root, mark: mark.clone(), version: 0 };
         fence.prepare().await?;
         fence.version = fence.term_version().await?;
         fence.begin(mark, term.elected_by).await?;
@@ -72,16 +64,13 @@ impl Fence {
 
     /// Makes the registry's node if need be, and refuses what a newer version made.
     async fn prepare(&self) -> Result<(), RegistryError> {
-        let options = CreateMode::Persistent.with_acls(self.place.acls());
-        if let Some((parent, _)) = self.root.rsplit_once('/')
-            && !parent.is_empty()
-        {
-            self.retried("made", || self.client.mkdir(parent, &options)).await?;
-        }
+        let path = self.session.url().path();
+        let options = CreateMode::Persistent.with_acls(self.session.acls());
+        self.retried(path, "made", || self.client().mkdir(path, &options)).await?;
         let format = json(&Format { format: FORMAT });
         self.made_if_absent(&self.root, &format).await?;
         // Another server than the one we are connected to may know more.
-        self.retried("read", || self.client.sync(&self.root)).await?;
+        self.retried(&self.root, "read", || self.client().sync(&self.root)).await?;
         let data = self.data(&self.root).await?;
         let found: Format =
             serde_json::from_slice(&data).map_err(|_| RegistryError::NoRegistry { registry: self.name() })?;
@@ -93,20 +82,20 @@ impl Fence {
     }
 
     async fn made_if_absent(&self, path: &str, data: &[u8]) -> Result<(), RegistryError> {
-        let options = CreateMode::Persistent.with_acls(self.place.acls());
+        let options = CreateMode::Persistent.with_acls(self.session.acls());
         let create = || async {
-            match self.client.create(path, data, &options).await {
+            match self.client().create(path, data, &options).await {
                 Ok(_) | Err(Error::NodeExists) => Ok(()),
                 Err(error) => Err(error),
             }
         };
-        self.retried("made", create).await
+        self.retried(path, "made", create).await
     }
 
     async fn term_version(&self) -> Result<i32, RegistryError> {
         let path = self.term_path();
         self.made_if_absent(&path, &json(&Mark { term: String::new(), batch: 0 })).await?;
-        let (_, stat) = self.retried("read", || self.client.get_data(&path)).await?;
+        let (_, stat) = self.retried(&path, "read", || self.client().get_data(&path)).await?;
         Ok(stat.version)
     }
 
@@ -128,7 +117,7 @@ impl Fence {
         if ops.is_empty() {
             return Ok(());
         }
-        let options = CreateMode::Persistent.with_acls(self.place.acls());
+        let options = CreateMode::Persistent.with_acls(self.session.acls());
         let mark = Mark { batch: self.mark.batch + 1, ..self.mark.clone() };
         let add = |writer: &mut MultiWriter<'_>| {
             ops.iter().try_for_each(|op| match op {
@@ -148,9 +137,9 @@ impl Fence {
     ) -> Result<(), RegistryError> {
         let (path, data) = (self.term_path(), json(&mark));
         loop {
-            let mut writer = self.client.new_multi_writer();
+            let mut writer = self.client().new_multi_writer();
             let added = writer.add_set_data(&path, &data, Some(self.version)).and_then(|()| add(&mut writer));
-            added.map_err(|error| self.failed("written", error))?;
+            added.map_err(|error| self.failed(&path, "written", error))?;
             let fate = match writer.commit().await {
                 Ok(_) => Fate::Landed,
                 // Somebody else's write, or our own whose answer was lost.
@@ -167,7 +156,7 @@ impl Fence {
                 {
                     return Err(RegistryError::NotElected { registry: self.name() });
                 }
-                Err(error) => return Err(self.failed("written", error.into())),
+                Err(error) => return Err(self.failed(&path, "written", error.into())),
             };
             if let Fate::Landed = fate {
                 self.version = self.version.wrapping_add(1);
@@ -181,8 +170,8 @@ impl Fence {
     /// next attempt fail for its version, and the look after that one sees it.
     async fn fate(&self, mark: &Mark) -> Result<Fate, RegistryError> {
         let path = self.term_path();
-        self.retried("read", || self.client.sync(&path)).await?;
-        let (data, stat) = self.retried("read", || self.client.get_data(&path)).await?;
+        self.retried(&path, "read", || self.client().sync(&path)).await?;
+        let (data, stat) = self.retried(&path, "read", || self.client().get_data(&path)).await?;
         let found: Option<Mark> = serde_json::from_slice(&data).ok();
         if stat.version == self.version {
             return Ok(Fate::Lost);
@@ -206,11 +195,11 @@ impl Fence {
     }
 
     pub(super) async fn children(&self, path: &str) -> Result<Vec<String>, RegistryError> {
-        self.retried("read", || self.client.list_children(path)).await
+        self.retried(path, "read", || self.client().list_children(path)).await
     }
 
     pub(super) async fn data(&self, path: &str) -> Result<Vec<u8>, RegistryError> {
-        Ok(self.retried("read", || self.client.get_data(path)).await?.0)
+        Ok(self.retried(path, "read", || self.client().get_data(path)).await?.0)
     }
 
     /// The path of the registry's node.
@@ -220,7 +209,7 @@ impl Fence {
 
     /// Where it is, for words.
     pub(super) fn name(&self) -> String {
-        format!("{}/registry", self.place.to_string().trim_end_matches('/'))
+        format!("{}/registry", self.session.url())
     }
 
     fn term_path(&self) -> String {
@@ -230,6 +219,7 @@ impl Fence {
     /// Asks until there is an answer. Only for what may be done twice.
     async fn retried<T, F: Future<Output = Result<T, Error>>>(
         &self,
+        path: &str,
         doing: &'static str,
         ask: impl Fn() -> F,
     ) -> Result<T, RegistryError> {
@@ -237,27 +227,22 @@ impl Fence {
             match ask().await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if is_passing(&error) => tokio::time::sleep(RETRY).await,
-                Err(error) => return Err(self.failed(doing, error)),
+                Err(error) => return Err(self.failed(path, doing, error)),
             }
         }
     }
 
-    fn failed(&self, doing: &'static str, error: Error) -> RegistryError {
-        failed(&self.name(), doing, error)
+    fn client(&self) -> &Client {
+        self.session.client()
+    }
+
+    fn failed(&self, path: &str, doing: &'static str, error: Error) -> RegistryError {
+        RegistryError::ZooKeeper { doing, error: self.session.error(path, error) }
     }
 }
 
 /// The name of the term's node.
 const TERM: &str = "term";
-
-fn failed(registry: &str, doing: &'static str, error: Error) -> RegistryError {
-    let registry = registry.to_owned();
-    match error {
-        Error::SessionExpired | Error::ClientClosed => RegistryError::SessionEnded { registry },
-        Error::NoAuth => RegistryError::NotAllowed { registry },
-        error => RegistryError::ZooKeeper { registry, doing, error },
-    }
-}
 
 /// Whether the next attempt may well go better: the connection broke, and the session has not ended.
 fn is_passing(error: &Error) -> bool {

@@ -23,7 +23,7 @@
 //! A batch that is larger than one transaction is written in order, each change whole: one that is larger
 //! than a transaction itself (thousands of entries) may be written to a part when the process is killed in it.
 //!
-//! A session of its own, with the same user as the election. When it has ended, so has the term.
+//! A session of its own, with the same credentials as the election. When it has ended, so has the term.
 
 mod batch;
 mod fence;
@@ -34,8 +34,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use prost::Message as _;
+use tepui_zookeeper::Url;
 use tokio::runtime::Handle;
-use zookeeper_client::Acls;
 
 use self::batch::{Batch, Op};
 use self::fence::Fence;
@@ -57,29 +57,6 @@ pub struct Term<'a> {
     pub elected_by: Option<&'a str>,
 }
 
-/// Where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// `h1:2181,h2:2181`
-    pub servers: String,
-    /// Below this node.
-    pub path: String,
-    /// `user:password`
-    pub auth: Option<String>,
-}
-
-impl Place {
-    fn acls(&self) -> Acls<'static> {
-        if self.auth.is_some() { Acls::creator_all() } else { Acls::anyone_all() }
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        write!(f, "zk://{}{}", self.servers, self.path)
-    }
-}
-
 /// See the module. Its methods block, and are not to be called where async code runs.
 pub struct ZooKeeperRegistry {
     runtime: Handle,
@@ -99,7 +76,7 @@ impl ZooKeeperRegistry {
     /// When ZooKeeper cannot be reached within the session's time-out, a newer Tepui wrote the registry, or
     /// another term began meanwhile.
     pub fn open(
-        url: &Place,
+        url: &Url,
         session_timeout: Duration,
         term: Term<'_>,
         runtime: Handle,
