@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
-use tepui_api::resources::Resources;
 use tepui_api::v1::{AgentInfo, Attribute, Resource, VersionInfo};
 
 use crate::flags::Settings;
@@ -46,33 +45,6 @@ pub fn agent_info(
     }
 }
 
-/// What has changed from the agent as it was registered, in words; `None` when it may keep its id. This is Mesos'
-/// `--reconfiguration_policy=equal`, but for the port: an agent may move to another.
-#[must_use]
-pub fn changed(before: &AgentInfo, now: &AgentInfo) -> Option<String> {
-    let mut changes = Vec::new();
-    if before.hostname != now.hostname {
-        changes.push(format!("its hostname was '{}' and is '{}'", before.hostname, now.hostname));
-    }
-    let resources = |info: &AgentInfo| Resources::from_wire_lossy(&info.resources);
-    let (old, new) = (resources(before), resources(now));
-    if !(old.contains(&new) && new.contains(&old)) {
-        changes.push(format!("its resources were {old} and are {new}"));
-    }
-    if before.attributes != now.attributes {
-        let text = tepui_api::resources::attributes_to_text;
-        changes.push(format!(
-            "its attributes were '{}' and are '{}'",
-            text(&before.attributes),
-            text(&now.attributes)
-        ));
-    }
-    if before.domain != now.domain {
-        changes.push("its domain is another".to_owned());
-    }
-    (!changes.is_empty()).then(|| changes.join("; "))
-}
-
 /// What this program is.
 #[must_use]
 pub fn version() -> VersionInfo {
@@ -108,28 +80,6 @@ fn machine_name() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn info(resources: &str, attributes: &str) -> AgentInfo {
-        AgentInfo {
-            hostname: "h".into(),
-            resources: Resources::parse(resources, "*").unwrap().to_wire(),
-            attributes: tepui_api::resources::parse_attributes(attributes).unwrap(),
-            ..AgentInfo::default()
-        }
-    }
-
-    #[test]
-    fn equal_agents_may_go_on_and_others_are_told_why_not() {
-        let before = info("cpus:2;mem:10", "rack:a");
-        let same = AgentInfo { id: Some("A".into()), port: Some(1), ..info("mem:10;cpus:2", "rack:a") };
-        assert_eq!(changed(&before, &same), None);
-        let less = changed(&before, &info("cpus:1;mem:10", "rack:a")).unwrap();
-        assert!(less.contains("resources"), "{less}");
-        let more = changed(&before, &info("cpus:3;mem:10", "rack:b")).unwrap();
-        assert!(more.contains("resources") && more.contains("rack:b"), "{more}");
-        let renamed = AgentInfo { hostname: "x".into(), ..before.clone() };
-        assert!(changed(&before, &renamed).unwrap().contains("hostname"));
-    }
 
     #[test]
     fn what_was_told_is_shown() {

@@ -14,8 +14,8 @@
 //! 5. The first process ends. The terminal update is stored at once and sent when nothing is left of the container, and
 //!    again until the framework's acknowledgement has come back over the link. Then the store forgets the task.
 //!
-//! [`http`] answers readers from snapshots of the core and from the sandboxes. [`flags`], [`resources`] and [`identity`] say what
-//! the agent was told, what it has, and how it shows itself; [`agent`] puts all together and is the way in: [`start`], or [`Builder`] for an agent with
+//! [`http`] answers readers from snapshots of the core and from the sandboxes. [`flags`], [`resources`], [`identity`] and [`reconfiguration`] say what
+//! the agent was told, what it has, how it shows itself, and what of it may change; [`agent`] puts all together and is the way in: [`start`], or [`Builder`] for an agent with
 //! isolators of one's own.
 //!
 //! An agent that is stopped, or killed at any instant, leaves its containers running. The next one with its work directory finds
@@ -28,6 +28,7 @@ pub mod flags;
 mod http;
 mod identity;
 mod link;
+mod reconfiguration;
 mod resources;
 mod sandbox;
 mod shell;

@@ -1,11 +1,12 @@
 //! Starting and stopping an agent: [`start`], [`Builder`] and [`Running`].
 
 mod native;
+mod recovery;
+mod sweeper;
 #[cfg(test)]
 mod tests;
 mod threads;
 
-use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,21 +20,20 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::containerizer::{self, MakeIsolator, NativeContainerizer};
-use crate::core::{Config, ContainerEvent, Core, End, Found, Launch, StoredState};
-use crate::flags::Settings;
+use crate::core::{Config, ContainerEvent, Core, End};
+use crate::flags::{ReconfigurationPolicy, Recover, Settings};
 use crate::http::{Context, Server};
 use crate::identity;
 use crate::link::{self, LinkEvent, Master, MasterError};
 use crate::resources::{self, DetectError};
+use crate::sandbox::attach_all;
 use crate::sandbox::files::Files;
-use crate::sandbox::{attach_all, gc};
+use crate::sandbox::gc::Gc;
 use crate::shell::backend::Backend;
 use crate::shell::{Clock, Containers, Event, Handle, Shell};
 use crate::store::{Store, StoreError};
 use threads::{Thread, Workers};
 
-/// A sandbox is not removed earlier than this after its task, however full the disk, unless `--gc_delay` is shorter.
-const YOUNGEST: Duration = Duration::from_secs(60);
 /// How long the last frame may take to reach the coordinator.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// What is given to containers beyond their grace period, when the agent ends them all.
@@ -69,14 +69,16 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// The agent is not the one that it was.
     #[error(
-        "this agent cannot go on as {id}, for {changes}. Start it as it was before; or remove {state} to have it register as a new agent, which loses its tasks"
+        "this agent cannot go on as {id}, for {changes}. Start it as it was before; or with --reconfiguration_policy={policy}, which allows that; or remove {state} to have it register as a new agent, which loses its tasks"
     )]
     Changed {
         /// Its id.
         id: String,
         /// What is different.
         changes: String,
-        /// The file with its state.
+        /// The mildest policy that allows it.
+        policy: ReconfigurationPolicy,
+        /// The directory with its state.
         state: PathBuf,
     },
     /// `--docker_registry` is wrong.
@@ -238,16 +240,24 @@ async fn start_over(
 
     let (handle, events) = Handle::new();
     let confirm = handle.clone();
-    let (store, state) = Store::open(&settings.work_dir, move |ticket| confirm.tell(Event::Stored(ticket)))?;
-    check_unchanged(&state, &config, &settings)?;
+    let (store, state) = Store::open(&settings.work_dir, settings.strict, move |ticket| {
+        confirm.tell(Event::Stored(ticket));
+    })?;
+    let recovery_errors = state.errors;
 
     let files = Arc::new(Files::default());
-    let containers =
-        Containers::new(Arc::clone(&backend), Arc::clone(&files), handle.clone(), workers.handle());
+    let sandboxes = Arc::new(Gc::new(settings.work_dir.clone()));
+    let containers = Containers::new(
+        Arc::clone(&backend),
+        Arc::clone(&files),
+        Arc::clone(&sandboxes),
+        handle.clone(),
+        workers.handle(),
+    );
     let mut core = Core::new(config, seed());
     let mut first = Vec::new();
-    let found = find(&state, &backend, &containers, &workers).await?;
-    core.recover(clock.now(), state, &found, &mut first);
+    recovery::recover(&mut core, state, &settings, &backend, &containers, &workers, clock, &mut first)
+        .await?;
     if let Some(id) = &core.snapshot().agent.id {
         attach_all(&files, &settings.work_dir, id);
     }
@@ -257,13 +267,22 @@ async fn start_over(
     let shell = Thread::start("agent-core", shell.run(first)).map_err(StartError::Threads)?;
     tokio::spawn(forward(ends, handle.clone()));
     let link_closed = Arc::new(Notify::new());
-    let link = tokio::spawn(link::run(
-        master,
-        settings.registration_backoff_factor.0,
-        reconnect,
-        tell_link(handle.clone(), Arc::clone(&link_closed)),
+    let link = match settings.recover {
+        Recover::Reconnect => tokio::spawn(link::run(
+            master,
+            settings.registration_backoff_factor.0,
+            reconnect,
+            tell_link(handle.clone(), Arc::clone(&link_closed)),
+        )),
+        // It is not to be heard of any more.
+        Recover::Cleanup => tokio::spawn(std::future::ready(())),
+    };
+    let sweeper = tokio::spawn(sweeper::sweep(
+        settings.clone(),
+        handle.clone(),
+        Arc::clone(&files),
+        Arc::clone(&sandboxes),
     ));
-    let sweeper = tokio::spawn(sweep(settings.clone(), handle.clone(), Arc::clone(&files)));
     let shutdown_grace_period = settings.executor_shutdown_grace_period.0;
     let context = Context {
         handle: handle.clone(),
@@ -273,6 +292,8 @@ async fn start_over(
         pid: format!("slave(1)@{address}"),
         started,
         recovery: began.elapsed(),
+        recovery_errors,
+        sandboxes,
     };
     let server = Server::start(listener, Arc::new(context));
     tracing::info!(%address, "the agent is up");
@@ -332,35 +353,8 @@ fn config(settings: &Settings, address: SocketAddr) -> Result<Config, StartError
     })
 }
 
-fn check_unchanged(state: &StoredState, config: &Config, settings: &Settings) -> Result<(), StartError> {
-    let Some(before) = &state.agent else { return Ok(()) };
-    let Some(changes) = identity::changed(before, &config.agent) else { return Ok(()) };
-    let id = before.id.as_ref().map(ToString::to_string).unwrap_or_default();
-    Err(StartError::Changed { id, changes, state: settings.work_dir.join("meta") })
-}
-
 fn seed() -> [u8; 32] {
     rand::random()
-}
-
-/// Finds the containers of an earlier run.
-async fn find(
-    state: &StoredState,
-    backend: &Arc<dyn Backend>,
-    containers: &Containers,
-    workers: &Workers,
-) -> Result<HashMap<ContainerId, Found>, StartError> {
-    let known: Vec<(ContainerId, Arc<Launch>)> = state.launches().collect();
-    for (id, launch) in &known {
-        containers.adopt(id.clone(), launch.directory.clone());
-    }
-    if !known.is_empty() {
-        tracing::info!(containers = known.len(), "looking for the containers of an earlier run");
-    }
-    let backend = Arc::clone(backend);
-    let found = workers.handle().spawn(async move { backend.recover(known).await });
-    let found = found.await.map_err(|error| StartError::Containerizer(error.to_string()))?;
-    found.map_err(StartError::Containerizer)
 }
 
 async fn forward(mut ends: Ends, handle: Handle) {
@@ -375,28 +369,5 @@ fn tell_link(handle: Handle, closed: Arc<Notify>) -> impl Fn(LinkEvent) + Send +
             closed.notify_one();
         }
         handle.tell(Event::Link(event));
-    }
-}
-
-/// Removes old sandboxes now and then.
-async fn sweep(settings: Settings, handle: Handle, files: Arc<Files>) {
-    loop {
-        tokio::time::sleep(settings.disk_watch_interval.0.max(Duration::from_secs(1))).await;
-        let Ok(snapshot) = handle.snapshot().await else { return };
-        let live: HashSet<PathBuf> = snapshot.frameworks.tasks().map(|task| task.directory.clone()).collect();
-        let (settings, files) = (settings.clone(), Arc::clone(&files));
-        let swept = tokio::task::spawn_blocking(move || {
-            let in_use = gc::disk_in_use(&settings.work_dir)?;
-            let max_age = gc::max_age(settings.gc_delay.0, settings.gc_disk_headroom.0, in_use);
-            for sandbox in
-                gc::sweep(&settings.work_dir, &live, max_age.max(YOUNGEST.min(settings.gc_delay.0)))
-            {
-                files.detach(&sandbox);
-            }
-            Ok::<_, std::io::Error>(())
-        });
-        if let Ok(Err(error)) = swept.await {
-            tracing::warn!(%error, "cannot find out how full the disk is");
-        }
     }
 }

@@ -1,10 +1,16 @@
 //! The flags that concern containers, in the containerizer's words.
 
+use std::time::Duration;
+
 use tepui_images::{RegistryLocation, StoreOptions};
 
 use super::StartError;
 use crate::containerizer::native;
 use crate::flags::Settings;
+
+/// How long a shim may take to answer, at least. Mesos' two seconds are for executors, which are the frameworks'; that shims are
+/// slow on a machine that is busy is no reason to lose tasks.
+const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the containerizer is told.
 ///
@@ -34,5 +40,6 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
             ..StoreOptions::default()
         },
         sandbox_directory: settings.sandbox_directory.clone(),
+        shim_patience: settings.executor_reregistration_timeout.0.max(SHIM_PATIENCE),
     })
 }

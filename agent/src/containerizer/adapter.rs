@@ -82,6 +82,7 @@ impl From<Found> for core::Found {
                 Self::Exited { status, limitation: limitation.map(limit) }
             }
             Found::Nothing => Self::Nothing,
+            Found::Unanswered => Self::Unanswered,
         }
     }
 }

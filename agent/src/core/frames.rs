@@ -10,6 +10,7 @@ use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{ContainerId, ExecutorId, FrameworkId, FrameworkInfo, KillPolicy, TaskInfo, TaskState};
 
 use super::input::{ContainerCommand, End, FrameworkFate, Launch, Now, Output, TaskWrite, Write};
+use super::registration::Link;
 use super::status::{Verdict, dropped};
 use super::task::{KillCause, KillOrder, Life, Task, TaskKey, shown};
 use super::updates::Acknowledged;
@@ -24,6 +25,11 @@ pub(super) const GRACE_PERIOD: Duration = Duration::from_secs(3);
 
 impl Core {
     pub(super) fn frame(&mut self, now: Now, frame: Body, out: &mut Vec<Output>) {
+        if self.link == Link::Down {
+            // Of a coordinator that was given up: whoever leads now knows nothing of it.
+            tracing::debug!(?frame, "ignoring what still came over a link that is closed");
+            return;
+        }
         match frame {
             Body::Registered(registered) => self.registered(now, registered, out),
             Body::Refused(refused) => self.refused(now, refused, out),
@@ -245,6 +251,7 @@ impl Core {
 
     /// Ends all that a framework has here; it is gone, so nobody is told.
     pub(super) fn shutdown_framework(&mut self, now: Now, id: &FrameworkId, out: &mut Vec<Output>) {
+        self.drop_orphans(id, out);
         let Some(framework) = self.frameworks.active.get_mut(id) else { return };
         if framework.fate == FrameworkFate::ShuttingDown {
             return;
@@ -254,9 +261,8 @@ impl Core {
         let info = framework.info.clone();
         let keys: Vec<TaskKey> = framework.tasks.values().map(|task| task.key.clone()).collect();
         self.store(vec![Write::Framework(info, FrameworkFate::ShuttingDown)], None, out);
-        let orphans: Vec<TaskKey> = self.streams.of_framework(id).cloned().collect();
-        for key in orphans {
-            self.streams.remove(&key);
+        for key in &keys {
+            self.streams.remove(key);
         }
         let order = KillOrder { cause: KillCause::Abandoned, grace: self.config.shutdown_grace_period };
         for key in &keys {
@@ -264,6 +270,19 @@ impl Core {
         }
         if let Some(write) = self.retire_if_idle(id) {
             self.store(vec![write], None, out);
+        }
+    }
+
+    /// Forgets what was to be said of tasks that this agent never had: nobody is there to hear it.
+    fn drop_orphans(&mut self, id: &FrameworkId, out: &mut Vec<Output>) {
+        let of_framework = self.streams.of_framework(id);
+        let orphans: Vec<TaskKey> =
+            of_framework.filter(|key| self.frameworks.task(key).is_none()).cloned().collect();
+        for key in &orphans {
+            self.streams.remove(key);
+        }
+        if !orphans.is_empty() {
+            self.store(orphans.into_iter().map(Write::RemoveTask).collect(), None, out);
         }
     }
 

@@ -38,6 +38,8 @@ pub enum Input {
     Tick,
     /// The operator ends the agent and all that runs on it.
     ShutDown,
+    /// The operator ends all that an earlier run of the agent left, and then the agent, which keeps its id.
+    CleanUp,
 }
 
 /// What happened to a container.
@@ -112,6 +114,8 @@ pub enum End {
     Asked(String),
     /// The coordinator does not take it.
     Refused(String),
+    /// It was started to end what an earlier run of it had left, and has done so.
+    CleanedUp,
 }
 
 /// What to do with a container.
@@ -151,7 +155,9 @@ pub enum Write {
     Agent(Arc<AgentInfo>),
     /// The agent drains, or has drained.
     Drain(Option<DrainConfig>),
-    /// Forget everything.
+    /// The machine was started anew; since then it has this id.
+    BootId(String),
+    /// Forget everything but the boot id.
     Clear,
     /// A framework, and whether it is being shut down.
     Framework(Arc<FrameworkInfo>, FrameworkFate),

@@ -109,6 +109,8 @@ pub struct Core {
     waiting: VecDeque<(Ticket, Waiting)>,
     /// Set when the agent is to end, or to begin anew, once no container is left.
     winding_up: Option<WindUp>,
+    /// The agent is not as it is written down: a reconfiguration changed it. It is written when the coordinator has taken it in.
+    reconfigured: bool,
     /// Set while the operator wants nothing to run here.
     drain: Option<Drain>,
     counters: Counters,
@@ -128,7 +130,10 @@ enum Waiting {
 /// What follows when nothing runs any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum WindUp {
+    /// Forgets all, too.
     End(End),
+    /// Keeps its id.
+    CleanedUp,
     RegisterAnew,
 }
 
@@ -188,6 +193,7 @@ impl Core {
             next_ticket: 0,
             waiting: VecDeque::new(),
             winding_up: None,
+            reconfigured: false,
             drain: None,
             counters: Counters::default(),
         }
@@ -202,6 +208,7 @@ impl Core {
             Input::Container(id, event) => self.container_event(now, &id, event, out),
             Input::Stored(ticket) => self.stored(now, ticket, out),
             Input::Tick => {}
+            Input::CleanUp => self.wind_up(now, WindUp::CleanedUp, out),
             Input::ShutDown => self.wind_up(
                 now,
                 WindUp::End(End::Asked("the agent was asked to end all that runs on it".to_owned())),

@@ -1,20 +1,21 @@
 //! What becomes of the records that an earlier process of this agent left.
 //!
 //! Each task is looked at with what the containerizer found of its container: one that runs goes on, one
-//! that has ended meanwhile is reported, one of which nothing is known has failed. Updates that
-//! were not acknowledged go out again, none of those that were.
+//! that has ended meanwhile is reported, one of which nothing is known (as after a restart of the machine) has failed, and one whose shim
+//! did not answer is gone. Updates that were not acknowledged go out again, none of those that were.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tepui_api::v1::framework_info::capability;
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{AgentInfo, ContainerId, DrainConfig, FrameworkInfo, NetworkInfo, TaskState, TaskStatus};
 
 use super::containers::exit_verdict;
-use super::input::{ContainerCommand, FrameworkFate, Launch, Limitation, Now, Output, TaskWrite};
+use super::input::{ContainerCommand, FrameworkFate, Launch, Limitation, Now, Output, TaskWrite, Write};
 use super::kill::Timer;
-use super::status::{Verdict, is_terminal};
+use super::status::{Verdict, can, is_terminal};
 use super::task::{KillOrder, Life, Task, TaskKey, shown};
 use super::{Core, Drain};
 
@@ -23,6 +24,8 @@ use super::{Core, Drain};
 pub struct StoredState {
     /// What the agent was registered as.
     pub agent: Option<AgentInfo>,
+    /// The machine's boot id when it was last written down.
+    pub boot_id: Option<String>,
     /// The drain that was under way.
     pub drain: Option<DrainConfig>,
     /// The frameworks with something here.
@@ -31,6 +34,8 @@ pub struct StoredState {
     pub tasks: Vec<StoredTask>,
     /// Updates about tasks that were never here.
     pub orphans: Vec<(TaskKey, Vec<StoredUpdate>)>,
+    /// How many records could not be read, and are left out.
+    pub errors: u64,
 }
 
 /// A task as it was on disk.
@@ -72,6 +77,8 @@ pub enum Found {
     },
     /// It was never started, or nothing is known of it.
     Nothing,
+    /// Its shim was there, but did not answer, and was ended.
+    Unanswered,
 }
 
 impl StoredState {
@@ -107,7 +114,8 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let Some(agent) = stored.agent else { return };
-        self.agent = Arc::new(AgentInfo { id: agent.id, ..self.config.agent.clone() });
+        self.agent = Arc::new(AgentInfo { id: agent.id.clone(), ..self.config.agent.clone() });
+        self.reconfigured = *self.agent != agent;
         self.drain = stored.drain.map(|config| Drain { config, since: now.unix });
         for (info, fate) in stored.frameworks {
             let Some(id) = info.id.clone() else { continue };
@@ -127,6 +135,16 @@ impl Core {
             }
         }
         self.carry_out_drain(now, out);
+    }
+
+    /// Writes down which start of the machine this is. To be called when what an earlier one left is dealt with.
+    pub fn note_boot(&mut self, boot_id: String, out: &mut Vec<Output>) {
+        self.store(vec![Write::BootId(boot_id)], None, out);
+    }
+
+    /// Forgets all that was on disk: the agent is another than the one that wrote it.
+    pub fn forget(&mut self, out: &mut Vec<Output>) {
+        self.store(vec![Write::Clear], None, out);
     }
 
     fn recover_task(&mut self, now: Now, stored: StoredTask, found: Found, out: &mut Vec<Output>) {
@@ -182,6 +200,15 @@ impl Core {
                 let message = "nothing was left of the task's container when the agent started anew";
                 let verdict = Verdict::agent(TaskState::TaskFailed, Reason::ExecutorTerminated, message);
                 self.end(now, &key, verdict, out);
+            }
+            Found::Unanswered => {
+                // As Mesos says it of an executor that does not come back to its agent.
+                let framework = self.frameworks.get(&key.framework).map(|framework| &framework.info);
+                let knows_gone = framework.is_some_and(|info| can(info, capability::Type::PartitionAware));
+                let state = if knows_gone { TaskState::TaskGone } else { TaskState::TaskLost };
+                let message = "the task's container did not answer the agent that started anew";
+                let reason = Reason::ExecutorReregistrationTimeout;
+                self.end(now, &key, Verdict::agent(state, reason, message), out);
             }
         }
     }

@@ -8,10 +8,12 @@ use tepui_api::v1::agent_info::{Capability, capability};
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{AgentInfo, FrameworkId, FrameworkInfo};
 
+use super::frameworks::Frameworks;
 use super::input::{End, FrameworkFate, Now, Output, Write};
 use super::kill::Timer;
 use super::status::{Verdict, dropped};
 use super::task::TaskKey;
+use super::updates::Streams;
 use super::{Core, WindUp};
 
 /// Used when the coordinator names none: 5 pings, 15 seconds each, as in Mesos.
@@ -89,7 +91,11 @@ impl Core {
                 out.push(Output::End(End::Refused(message)));
                 return;
             }
-            Some(_) => {}
+            Some(_) => {
+                if std::mem::take(&mut self.reconfigured) {
+                    self.store(vec![Write::Agent(self.agent.clone())], None, out);
+                }
+            }
             None => {
                 let agent = AgentInfo { id: Some(registered.agent_id.clone()), ..(*self.agent).clone() };
                 self.agent = Arc::new(agent);
@@ -165,7 +171,7 @@ impl Core {
 
     /// Ends all that runs; what follows happens when nothing is left.
     pub(super) fn wind_up(&mut self, now: Now, then: WindUp, out: &mut Vec<Output>) {
-        if self.winding_up.is_none() || matches!(then, WindUp::End(_)) {
+        if self.winding_up.is_none() || then != WindUp::RegisterAnew {
             self.winding_up = Some(then);
         }
         let ids: Vec<FrameworkId> = self.frameworks.active.keys().cloned().collect();
@@ -186,8 +192,13 @@ impl Core {
                 self.store(vec![Write::Clear], None, out);
                 out.push(Output::End(end));
             }
+            Some(WindUp::CleanedUp) => out.push(Output::End(End::CleanedUp)),
             Some(WindUp::RegisterAnew) => {
+                // Nothing of the agent that it was is the next one's, not even its history.
                 self.agent = Arc::new(self.config.agent.clone());
+                self.reconfigured = false;
+                self.frameworks = Frameworks::default();
+                self.streams = Streams::default();
                 self.store(vec![Write::Clear], None, out);
                 self.link_closed();
                 out.push(Output::Reconnect);

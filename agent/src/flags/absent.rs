@@ -122,7 +122,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("seccomp_profile_name", SECCOMP),
     ("secret_resolver", MODULES),
     ("slave_subsystems", "the agent's own cgroup is its service manager's affair"),
-    ("strict", "recovery is always strict: damaged state stops the agent with words"),
     ("systemd_enable_support", "containers outlive the agent without systemd's help"),
     ("systemd_runtime_directory", "containers outlive the agent without systemd's help"),
     ("volume_gid_range", VOLUMES),

@@ -115,7 +115,8 @@ pub struct Settings {
     )]
     pub executor_shutdown_grace_period: Duration,
 
-    /// Told to tasks whose framework checkpoints, as MESOS_SUBSCRIPTION_BACKOFF_MAX
+    /// How long a container's shim may take to answer an agent that starts anew, if longer than 10secs; and told to
+    /// tasks whose framework checkpoints, as MESOS_SUBSCRIPTION_BACKOFF_MAX
     #[arg(long = "executor_reregistration_timeout", value_name = "DURATION", default_value = "2secs",
           value_parser = values::reregistration_timeout, help_heading = "Containers")]
     pub executor_reregistration_timeout: Duration,
@@ -219,12 +220,13 @@ pub struct Settings {
     )]
     pub disk_watch_interval: Duration,
 
-    /// What to do with tasks of an earlier run: "reconnect", the only one yet
+    /// What to do with containers of an earlier run: "reconnect" to have them go on, or "cleanup" to end them all and
+    /// then end the agent, which keeps its id; its tasks become lost
     #[arg(long, value_name = "HOW", default_value = "reconnect", help_heading = "Recovery")]
     pub recover: Recover,
 
-    /// Which changes of the agent's resources, attributes and address a restart may bring: "equal" (none), the
-    /// only one yet
+    /// Which changes of its resources, attributes, hostname and domain a restarted agent may bring: "equal" (none),
+    /// "additive" (what only adds), or "any" (not a value of Mesos')
     #[arg(
         long = "reconfiguration_policy",
         value_name = "POLICY",
@@ -232,6 +234,12 @@ pub struct Settings {
         help_heading = "Recovery"
     )]
     pub reconfiguration_policy: ReconfigurationPolicy,
+
+    /// Stop at anything in the agent's state that cannot be read; if false, go on without it, and count it in the
+    /// metric slave/recovery_errors
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
+          help_heading = "Recovery")]
+    pub strict: bool,
 
     /// Told to tasks whose framework checkpoints, as MESOS_RECOVERY_TIMEOUT
     #[arg(
@@ -307,6 +315,7 @@ impl Settings {
             ("revocable_cpu_low_priority", text(&self.revocable_cpu_low_priority)),
             ("runtime_dir", self.runtime_dir.as_ref().and_then(path)),
             ("sandbox_directory", text(&self.sandbox_directory)),
+            ("strict", text(&self.strict)),
             ("switch_user", text(&self.switch_user)),
             ("work_dir", path(&self.work_dir)),
         ];
@@ -371,7 +380,10 @@ mod tests {
             ("port", "5051"),
             ("recovery_timeout", "15mins"),
             ("registration_backoff_factor", "1secs"),
+            ("reconfiguration_policy", "equal"),
+            ("recover", "reconnect"),
             ("sandbox_directory", "/mnt/mesos/sandbox"),
+            ("strict", "true"),
             ("switch_user", "true"),
             ("work_dir", "/w"),
         ] {
@@ -383,8 +395,8 @@ mod tests {
     #[test]
     fn values_that_cannot_be_are_refused_with_words() {
         for (flag, words) in [
-            ("--recover=cleanup", "not implemented"),
-            ("--reconfiguration_policy=any", "not implemented"),
+            ("--recover=restart", "use reconnect or cleanup"),
+            ("--reconfiguration_policy=all", "use equal, additive or any"),
             ("--containerizers=docker,mesos", "not implemented"),
             ("--launcher=posix", "linux"),
             ("--gc_disk_headroom=2", "between 0 and 1"),

@@ -53,20 +53,61 @@ macro_rules! only {
 }
 
 only!(
-    /// What becomes of tasks of an earlier run.
-    Recover, "reconnect", absent "cleanup"
-);
-only!(
-    /// Which changes a restart may bring.
-    ReconfigurationPolicy, "equal", absent "additive", "any"
-);
-only!(
     /// What makes containers.
     Containerizers, "mesos", absent "docker", "docker,mesos", "mesos,docker"
 );
 only!(
     /// How processes are made.
     Launcher, "linux", absent "posix"
+);
+
+/// One of a few names.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident, $words:literal, $($(#[$about:meta])* $variant:ident = $value:literal),*) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$about])* $variant),*
+        }
+
+        impl FromStr for $name {
+            type Err = FlagError;
+
+            fn from_str(text: &str) -> Result<Self, FlagError> {
+                match text {
+                    $($value => Ok(Self::$variant),)*
+                    _ => Err(FlagError::Unknown(text.to_owned(), $words)),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $value),*
+                })
+            }
+        }
+    };
+}
+
+choice!(
+    /// What becomes of containers of an earlier run.
+    Recover, "reconnect or cleanup",
+    /// They go on.
+    Reconnect = "reconnect",
+    /// They are ended, and so is the agent then.
+    Cleanup = "cleanup"
+);
+choice!(
+    /// Which changes of itself a restarted agent may bring.
+    ReconfigurationPolicy, "equal, additive or any",
+    /// None.
+    Equal = "equal",
+    /// What only adds.
+    Additive = "additive",
+    /// All.
+    Any = "any"
 );
 
 /// A share of the disk, from 0 to 1.

@@ -20,7 +20,7 @@ pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     put("slave/uptime_secs", now.saturating_sub(context.started).as_secs_f64());
     put("slave/recovery_time_secs", context.recovery.as_secs_f64());
-    put("slave/recovery_errors", 0.0);
+    put("slave/recovery_errors", context.recovery_errors as f64);
     put("slave/registered", f64::from(u8::from(snapshot.registered)));
     put("slave/frameworks_active", snapshot.frameworks.active.len() as f64);
 
@@ -53,6 +53,10 @@ pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String
     put("slave/invalid_framework_messages", 0.0);
     put("containerizer/mesos/container_destroy_errors", counters.destroy_errors as f64);
 
+    let removals = context.sandboxes.counts();
+    put("gc/path_removals_succeeded", removals.succeeded as f64);
+    put("gc/path_removals_failed", removals.failed as f64);
+    put("gc/path_removals_pending", removals.pending as f64);
     if let Ok(in_use) = gc::disk_in_use(&context.settings.work_dir) {
         let (delay, headroom) = (context.settings.gc_delay.0, context.settings.gc_disk_headroom.0);
         let age = gc::max_age(delay, headroom, in_use).as_secs_f64();

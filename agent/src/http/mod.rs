@@ -22,6 +22,7 @@ use tepui_api::http::{Body, Refusal};
 
 use crate::flags::Settings;
 use crate::sandbox::files::Files;
+use crate::sandbox::gc::Gc;
 use crate::shell::Handle;
 use crate::shell::backend::Backend;
 pub(crate) use server::Server;
@@ -42,6 +43,10 @@ pub(crate) struct Context {
     pub(crate) started: Duration,
     /// How long recovery took.
     pub(crate) recovery: Duration,
+    /// How many records of the earlier run could not be read.
+    pub(crate) recovery_errors: u64,
+    /// Removes old sandboxes.
+    pub(crate) sandboxes: Arc<Gc>,
 }
 
 /// What a handler answers, or why it cannot.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid};
 
-use super::paths;
+use super::{paths, tree};
 
 /// Only the user and the group of a task see its sandbox, as in Mesos.
 const MODE: u32 = 0o750;
@@ -69,8 +69,11 @@ fn fill(directory: &Path, owner: Option<(Uid, Gid)>) -> Result<(), (PathBuf, io:
         let path = path.to_owned();
         move |source| (path, source)
     };
-    std::fs::DirBuilder::new().recursive(true).mode(PARENT_MODE).create(runs).map_err(at(runs))?;
-    std::fs::create_dir(directory).map_err(at(directory))?;
+    {
+        let _tree = tree();
+        std::fs::DirBuilder::new().recursive(true).mode(PARENT_MODE).create(runs).map_err(at(runs))?;
+        std::fs::create_dir(directory).map_err(at(directory))?;
+    }
     // Not by the mode of mkdir, which the umask changes.
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(MODE)).map_err(at(directory))?;
     for name in ["stdout", "stderr"] {

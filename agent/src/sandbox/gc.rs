@@ -1,13 +1,102 @@
 //! Removing sandboxes whose tasks are over, when they are old, and earlier when the disk fills.
 //!
 //! The age that is allowed is Mesos': `gc_delay × max(0, 1 − gc_disk_headroom − share of the disk in use)`. A sandbox's age counts from
-//! the end of its task ([`touch`]). What exists is read from the disk each time, so that nothing is forgotten over a restart.
+//! the end of its task ([`touch`]). What exists is read from the disk each time, so that nothing is forgotten over a restart. With the last
+//! sandbox go the directories that led to it: of its executor, its framework, and of the agent under whose id it was made, which
+//! may be a former one.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::paths;
+use super::{paths, tree};
+
+/// Removes old sandboxes, and counts them for the metrics `gc/path_removals_*`.
+#[derive(Debug)]
+pub struct Gc {
+    work_dir: PathBuf,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    pending: AtomicU64,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Sandboxes that were removed.
+    pub succeeded: u64,
+    /// Attempts to remove one that failed.
+    pub failed: u64,
+    /// Sandboxes that will be removed when they are old.
+    pub pending: u64,
+}
+
+/// What came of one look.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// The sandboxes that are gone.
+    pub gone: Vec<PathBuf>,
+    /// When the next one gets too old, if there is one and the disk does not fill.
+    pub next: Option<Duration>,
+}
+
+// === impl Gc ===
+
+impl Gc {
+    /// For the sandboxes in a work directory.
+    #[must_use]
+    pub fn new(work_dir: PathBuf) -> Self {
+        Self { work_dir, succeeded: AtomicU64::new(0), failed: AtomicU64::new(0), pending: AtomicU64::new(0) }
+    }
+
+    /// A sandbox's task is over: its age counts from now.
+    pub fn begin(&self, sandbox: &Path) {
+        touch(sandbox);
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was counted since the agent began.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counts { succeeded: read(&self.succeeded), failed: read(&self.failed), pending: read(&self.pending) }
+    }
+
+    /// Removes the sandboxes that are older than allowed, but for those that live. Blocks on the disk.
+    pub fn sweep(&self, live: &HashSet<PathBuf>, max_age: Duration) -> Swept {
+        let mut swept = Swept::default();
+        let mut left = 0;
+        for sandbox in all(&self.work_dir) {
+            if live.contains(&sandbox) {
+                continue;
+            }
+            let age = age(&sandbox);
+            if age < max_age {
+                left += 1;
+                let due = max_age - age;
+                swept.next = Some(swept.next.map_or(due, |next| next.min(due)));
+                continue;
+            }
+            // Never through a mount, nor through a link.
+            match tepui_shim::remove_tree(&sandbox) {
+                Ok(()) => {
+                    tracing::info!(sandbox = %sandbox.display(), "removed an old sandbox");
+                    self.succeeded.fetch_add(1, Ordering::Relaxed);
+                    remove_empty_parents(&sandbox, &self.work_dir);
+                    swept.gone.push(sandbox);
+                }
+                Err(error) => {
+                    tracing::warn!(sandbox = %sandbox.display(), %error, "cannot remove an old sandbox");
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                    left += 1;
+                }
+            }
+        }
+        self.pending.store(left, Ordering::Relaxed);
+        swept
+    }
+}
 
 /// How old a sandbox may get, in a file system of which this share is in use (0 to 1).
 #[must_use]
@@ -45,28 +134,6 @@ pub fn all(work_dir: &Path) -> Vec<PathBuf> {
     executors.flat_map(|executor| children(&executor.join("runs"))).collect()
 }
 
-/// Removes the sandboxes that are older than allowed, but for those that live. Gives those that are gone.
-pub fn sweep(work_dir: &Path, live: &HashSet<PathBuf>, max_age: Duration) -> Vec<PathBuf> {
-    let mut gone = Vec::new();
-    for sandbox in all(work_dir) {
-        if live.contains(&sandbox) || age(&sandbox) < max_age {
-            continue;
-        }
-        // Never through a mount, nor through a link.
-        match tepui_shim::remove_tree(&sandbox) {
-            Ok(()) => {
-                tracing::info!(sandbox = %sandbox.display(), "removed an old sandbox");
-                remove_empty_parents(&sandbox, work_dir);
-                gone.push(sandbox);
-            }
-            Err(error) => {
-                tracing::warn!(sandbox = %sandbox.display(), %error, "cannot remove an old sandbox");
-            }
-        }
-    }
-    gone
-}
-
 fn age(sandbox: &Path) -> Duration {
     let modified = sandbox.symlink_metadata().and_then(|metadata| metadata.modified());
     modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
@@ -81,6 +148,8 @@ fn children(directory: &Path) -> Vec<PathBuf> {
 
 /// Removes what only led to a sandbox that is gone.
 fn remove_empty_parents(sandbox: &Path, work_dir: &Path) {
+    // Nobody makes a sandbox in one of them meanwhile.
+    let _tree = tree();
     let top = work_dir.join("slaves");
     for parent in sandbox.ancestors().skip(1).take_while(|parent| *parent != top) {
         if children(parent).is_empty() {
@@ -111,18 +180,32 @@ mod tests {
     #[test]
     fn old_sandboxes_go_with_what_led_to_them_and_living_ones_stay() {
         let dir = tempfile::tempdir().unwrap();
-        let run = |executor: &str, run: &str| {
-            let path = dir.path().join(format!("slaves/A/frameworks/F/executors/{executor}/runs/{run}"));
+        let run = |agent: &str, executor: &str, run: &str| {
+            let path =
+                dir.path().join(format!("slaves/{agent}/frameworks/F/executors/{executor}/runs/{run}"));
             super::super::create(&path, None).unwrap();
             path
         };
-        let (dead, alive, other) = (run("e1", "c1"), run("e2", "c2"), run("e2", "c3"));
+        let (dead, alive, other) = (run("A", "e1", "c1"), run("A", "e2", "c2"), run("A", "e2", "c3"));
+        let former = run("B", "e1", "c4");
         let live = HashSet::from([alive.clone()]);
-        assert_eq!(sweep(dir.path(), &live, Duration::from_secs(60)), Vec::<PathBuf>::new());
-        let mut gone = sweep(dir.path(), &live, Duration::ZERO);
-        gone.sort();
-        assert_eq!(gone, [dead.clone(), other]);
+        let gc = Gc::new(dir.path().to_owned());
+        gc.begin(&dead);
+        assert_eq!(gc.counts(), Counts { succeeded: 0, failed: 0, pending: 1 });
+
+        let minute = Duration::from_secs(60);
+        let swept = gc.sweep(&live, minute);
+        assert_eq!(swept.gone, Vec::<PathBuf>::new());
+        let next = swept.next.unwrap();
+        assert!(next <= minute && next > minute / 2, "{next:?}");
+        assert_eq!(gc.counts().pending, 3);
+
+        let mut swept = gc.sweep(&live, Duration::ZERO);
+        swept.gone.sort();
+        assert_eq!((swept.gone, swept.next), (vec![dead.clone(), other, former], None));
+        assert_eq!(gc.counts(), Counts { succeeded: 3, failed: 0, pending: 0 });
         assert!(!dir.path().join("slaves/A/frameworks/F/executors/e1").exists());
+        assert!(!dir.path().join("slaves/B").exists(), "nor is anything left of a former agent");
         assert!(alive.join("stdout").exists());
         assert_eq!(all(dir.path()), [alive]);
     }

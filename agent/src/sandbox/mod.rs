@@ -11,5 +11,13 @@ pub mod files;
 pub mod gc;
 pub mod paths;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub use attach::{attach, attach_all};
 pub use create::{SandboxError, create};
+
+/// Held while directories that lead to sandboxes are made or removed, so that none is removed from under a sandbox being made.
+fn tree() -> MutexGuard<'static, ()> {
+    static TREE: Mutex<()> = Mutex::new(());
+    TREE.lock().unwrap_or_else(PoisonError::into_inner)
+}

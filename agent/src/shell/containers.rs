@@ -11,13 +11,15 @@ use super::backend::Backend;
 use super::{Event, Handle};
 use crate::core::{ContainerCommand, ContainerEvent, Launch};
 use crate::sandbox::files::Files;
-use crate::sandbox::{self, SandboxError, gc};
+use crate::sandbox::gc::Gc;
+use crate::sandbox::{self, SandboxError};
 
 /// Does what the core wants done with containers.
 #[derive(Clone)]
 pub(crate) struct Containers {
     backend: Arc<dyn Backend>,
     files: Arc<Files>,
+    sandboxes: Arc<Gc>,
     handle: Handle,
     /// Where commands are carried out.
     workers: tokio::runtime::Handle,
@@ -31,10 +33,11 @@ impl Containers {
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
         files: Arc<Files>,
+        sandboxes: Arc<Gc>,
         handle: Handle,
         workers: tokio::runtime::Handle,
     ) -> Self {
-        Self { backend, files, handle, workers, directories: Arc::default() }
+        Self { backend, files, sandboxes, handle, workers, directories: Arc::default() }
     }
 
     /// A container that an earlier process made.
@@ -102,7 +105,7 @@ impl Containers {
     async fn destroy(&self, id: &ContainerId) -> ContainerEvent {
         let destroyed = self.backend.destroy(id.clone()).await;
         if let Some(directory) = self.directories().remove(id) {
-            gc::touch(&directory);
+            self.sandboxes.begin(&directory);
         }
         match destroyed {
             Ok(()) => ContainerEvent::Destroyed,

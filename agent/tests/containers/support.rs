@@ -88,6 +88,7 @@ impl Context {
             image_store_dir: self.dir.join("store"),
             image_options: StoreOptions::default(),
             sandbox_directory: "/mnt/mesos/sandbox".to_owned(),
+            shim_patience: std::time::Duration::from_secs(10),
         };
         let zygote = self.zygotes.lock().unwrap().pop().expect("a test has two zygotes");
         let (containerizer, exits) = NativeContainerizer::new(settings, zygote).unwrap();

@@ -41,6 +41,27 @@ def test_sandboxes_are_collected_after_their_delay(bare_cluster):
     assert stdout_of(bare_cluster, framework, young).text == "here\n"
 
 
+def test_sandboxes_of_earlier_runs_and_of_former_agents_are_collected(bare_cluster):
+    framework = agent_with(bare_cluster, gc_delay="1weeks", disk_watch_interval="1secs")
+    task_id = framework.run_task("echo here", wait_until=("TASK_FINISHED",))
+    slaves = os.path.join(bare_cluster.directory("agent"), "slaves")
+    former = os.path.join(slaves, "former-S0/frameworks/F/executors/E/runs/R")
+    os.makedirs(former)
+    bare_cluster.agents["agent"].kill9()
+    long_ago = time.time() - 8 * 24 * 3600
+    sandboxes = [folder for folder, _, _ in os.walk(slaves) if os.path.basename(os.path.dirname(folder)) == "runs"]
+    assert len(sandboxes) == 2, sandboxes
+    for sandbox in sandboxes:
+        os.utime(sandbox, (long_ago, long_ago))
+    bare_cluster.restart_agent()
+    wait.until(lambda: not any(os.path.exists(sandbox) for sandbox in sandboxes), 20, "both are gone")
+    assert not os.path.exists(os.path.join(slaves, "former-S0")), "and all that led to the former agent's"
+    assert stdout_of(bare_cluster, framework, task_id).status == 404
+    metrics = web.get(bare_cluster.agents["agent"].address, "/metrics/snapshot").json()
+    assert metrics["gc/path_removals_succeeded"] == 2
+    assert (metrics["gc/path_removals_failed"], metrics["gc/path_removals_pending"]) == (0, 0)
+
+
 def test_a_running_tasks_sandbox_is_not_collected(bare_cluster):
     framework = agent_with(bare_cluster, gc_delay="1secs", disk_watch_interval="1secs")
     task_id = framework.run_task("echo here; sleep 1000")

@@ -1,6 +1,7 @@
 //! A whole agent over real sockets and disk, with a coordinator and containers that only pretend.
 
 mod reads;
+mod recovery;
 mod world;
 
 use std::time::Duration;
@@ -161,18 +162,6 @@ async fn cleaning_up_ends_all_that_runs() {
     let agent = world.agent.take().unwrap();
     tokio::time::timeout(Duration::from_secs(20), agent.stop_and_clean_up()).await.unwrap();
     assert_eq!(world.containers.left(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn changed_resources_are_refused() {
-    let mut world = World::start().await;
-    world.register().await;
-    world.coordinator.send(run("t", "exit 0"));
-    world.updates_of("t").await;
-    world.crash().await;
-    world.settings.resources = Some("cpus:99".into());
-    let error = world.try_restart().await.unwrap_err();
-    assert!(error.to_string().contains("99"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -206,7 +206,7 @@ fn open(
     tepui_api::http::stream("application/x-tepui-link", records)
 }
 
-/// Containers that do what their tasks' commands say: `exit N` ends at once, `sleep` when it is told to,
+/// Containers that do what their tasks' commands say: `exit N` ends at once, `sleep` when it is told to, `stubborn` not even then,
 /// `refuse` cannot be made.
 #[derive(Default)]
 pub struct Pretended {
@@ -273,7 +273,9 @@ impl Backend for Pretended {
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {
-        self.exit(&id, signal);
+        if self.command(&id) != "stubborn" {
+            self.exit(&id, signal);
+        }
         ready(Ok(()))
     }
 

@@ -18,7 +18,7 @@ mod user;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tepui_api::resources::Resources;
 use tepui_api::v1::{ContainerId, ContainerStatus, Resource, ResourceStatistics};
@@ -50,6 +50,8 @@ pub struct Settings {
     pub image_options: StoreOptions,
     /// `--sandbox_directory`: where a container with an image finds its sandbox.
     pub sandbox_directory: String,
+    /// How long a shim may take to answer an agent that starts anew, until it is ended.
+    pub shim_patience: Duration,
 }
 
 /// The end of a container's processes. Told once for each container that was started.

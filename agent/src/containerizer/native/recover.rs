@@ -1,9 +1,10 @@
 //! Finding the containers of an earlier run of the agent.
 //!
 //! A container's runtime directory tells all: `exit.json` how it ended; a held lock that a shim lives, which answers at its socket; neither,
-//! but a process id, that its shim died and took it along. Whatever is there and not known is ended and removed.
+//! but a process id, that its shim died and took it along. A shim that does not answer in time is ended. Whatever is there and not known is
+//! ended and removed. Many containers are looked at at once, so that one that makes the agent wait makes no other wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +13,20 @@ use tepui_api::v1::ContainerId;
 use tepui_isolators::{Limitation, Recovered};
 use tepui_shim::{ExitRecord, Liveness, Outcome, SignalScope, State, connect, files};
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
 use super::shim::{Connection, Watch};
 use super::{Container, Inner, Life, NativeContainerizer, destroy};
 use crate::containerizer::config::ContainerConfig;
 use crate::containerizer::error::{Leftover, RecoverError};
 
-/// How long a shim may take to answer.
+/// How long the end of a container that nobody knows is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
+/// How often a shim that does not answer is ended before it is left to the container's removal.
+const ATTEMPTS: usize = 2;
+/// How many containers are looked at at once. Each holds a connection open that it needs in any case.
+const AT_ONCE: usize = 64;
 
 /// What was found of a container.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +45,8 @@ pub enum Found {
     },
     /// It was never started, or nothing is known of it.
     Nothing,
+    /// Its shim lived, but did not answer, and was ended.
+    Unanswered,
 }
 
 /// What a runtime directory says.
@@ -45,6 +54,7 @@ enum Trace {
     Running { pid: u32, connection: Connection },
     Exited { status: Option<i32> },
     Nothing,
+    Unanswered,
 }
 
 impl NativeContainerizer {
@@ -57,22 +67,25 @@ impl NativeContainerizer {
         &self,
         known: Vec<ContainerConfig>,
     ) -> Result<HashMap<ContainerId, Found>, RecoverError> {
-        let mut traces = Vec::new();
-        for config in known {
-            // An id without directories was refused at its preparation.
-            let Some(dirs) = self.inner.layout.of(&config.container_id) else { continue };
-            let trace = trace(&dirs.runtime).await?;
-            traces.push((Arc::new(Container::new(config, dirs)), trace));
-        }
+        // An id without directories was refused at its preparation.
+        let containers = known.into_iter().filter_map(|config| {
+            let dirs = self.inner.layout.of(&config.container_id)?;
+            Some(Arc::new(Container::new(config, dirs)))
+        });
+        let patience = self.inner.settings.shim_patience;
+        let looks = containers.map(|container| async move {
+            let trace = trace(&container.dirs.runtime, patience).await?;
+            Ok::<_, RecoverError>((container, trace))
+        });
+        let traces: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
         let orphans = self.inner.end_orphans(&traces).await?;
         self.inner.recover_isolators(&traces, &orphans).await?;
-        for orphan in orphans {
+        let removals = stream::iter(&orphans).for_each_concurrent(AT_ONCE, |orphan| async move {
             let mut left = Vec::new();
-            self.inner.clean_up(&orphan, &mut left).await;
-            for error in left {
-                report(&orphan, &error);
-            }
-        }
+            self.inner.clean_up(orphan, &mut left).await;
+            left.iter().for_each(|error| report(orphan, error));
+        });
+        removals.await;
         let mut found = HashMap::new();
         for (container, trace) in traces {
             let id = container.id().clone();
@@ -104,6 +117,10 @@ impl Inner {
                 container.life.send_replace(Life::Over);
                 Found::Nothing
             }
+            Trace::Unanswered => {
+                container.life.send_replace(Life::Over);
+                Found::Unanswered
+            }
         }
     }
 
@@ -113,29 +130,29 @@ impl Inner {
         known: &[(Arc<Container>, Trace)],
     ) -> Result<Vec<Arc<Container>>, RecoverError> {
         let names = self.layout.list().map_err(|(path, source)| RecoverError::Io { path, source })?;
-        let mut orphans = Vec::new();
-        for name in names {
-            let id = ContainerId::new(name);
-            let Some(dirs) = self.layout.of(&id) else { continue };
-            if known.iter().any(|(container, _)| *container.id() == id) {
-                continue;
-            }
+        let known: HashSet<&ContainerId> = known.iter().map(|(container, _)| container.id()).collect();
+        let unknown = names.into_iter().map(ContainerId::new).filter(|id| !known.contains(id));
+        let ends = unknown.filter_map(|id| Some((self.layout.of(&id)?, id))).map(|(dirs, id)| async move {
             tracing::info!(container = %id, "removing a container that nobody knows");
-            if let Trace::Running { mut connection, .. } = trace(&dirs.runtime).await? {
-                let requests = connection.requests();
-                // The answer is passed on by reading.
-                let kill =
-                    tokio::spawn(async move { requests.signal(libc::SIGKILL, SignalScope::All).await });
-                let end = async { while connection.state().await.is_some() {} };
-                let _ = tokio::time::timeout(PATIENCE, end).await;
-                kill.abort();
-            }
-            if dirs.runtime.exists() {
-                destroy::end_leftovers(&dirs.runtime).await;
-            }
-            orphans.push(Arc::new(Container::new(ContainerConfig::of_orphan(id), dirs)));
+            self.end_orphan(&dirs.runtime).await?;
+            Ok(Arc::new(Container::new(ContainerConfig::of_orphan(id), dirs)))
+        });
+        stream::iter(ends).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    async fn end_orphan(&self, runtime: &Path) -> Result<(), RecoverError> {
+        if let Trace::Running { mut connection, .. } = trace(runtime, self.settings.shim_patience).await? {
+            let requests = connection.requests();
+            // The answer is passed on by reading.
+            let kill = tokio::spawn(async move { requests.signal(libc::SIGKILL, SignalScope::All).await });
+            let end = async { while connection.state().await.is_some() {} };
+            let _ = tokio::time::timeout(PATIENCE, end).await;
+            kill.abort();
         }
-        Ok(orphans)
+        if runtime.exists() {
+            destroy::end_leftovers(runtime).await;
+        }
+        Ok(())
     }
 
     async fn recover_isolators(
@@ -147,7 +164,7 @@ impl Inner {
             .iter()
             .filter_map(|(container, trace)| match trace {
                 Trace::Running { pid, .. } => Some((container, Some(*pid))),
-                Trace::Exited { .. } => Some((container, None)),
+                Trace::Exited { .. } | Trace::Unanswered => Some((container, None)),
                 Trace::Nothing => None,
             })
             .map(|(container, pid)| Recovered { context: container.config.context(), pid })
@@ -164,11 +181,12 @@ impl Inner {
 }
 
 /// Reads a runtime directory, and waits for a shim that is about to decide.
-async fn trace(runtime: &Path) -> Result<Trace, RecoverError> {
+async fn trace(runtime: &Path, patience: Duration) -> Result<Trace, RecoverError> {
     if !runtime.exists() {
         return Ok(Trace::Nothing);
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
+    let mut attempts = 0;
     loop {
         // In this order: a shim writes its record before it lets go of the lock.
         let held = Liveness::is_held(runtime)?;
@@ -179,6 +197,9 @@ async fn trace(runtime: &Path) -> Result<Trace, RecoverError> {
                 Outcome::Failed { .. } => Trace::Nothing,
             });
         }
+        if attempts == ATTEMPTS || (attempts > 0 && !held) {
+            return Ok(Trace::Unanswered);
+        }
         if !held {
             let was_there = runtime.join(files::PID).exists();
             return Ok(if was_there { Trace::Exited { status: None } } else { Trace::Nothing });
@@ -187,7 +208,9 @@ async fn trace(runtime: &Path) -> Result<Trace, RecoverError> {
             return Ok(running);
         }
         if Instant::now() > deadline {
+            tracing::warn!(runtime = %runtime.display(), ?patience, "a shim does not answer: it is ended, and its container with it");
             destroy::end_leftovers(runtime).await;
+            attempts += 1;
         }
         tokio::time::sleep(PAUSE).await;
     }

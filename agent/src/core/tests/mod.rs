@@ -239,7 +239,8 @@ fn apply(state: &mut StoredState, write: Write) {
     match write {
         Write::Agent(agent) => state.agent = Some((*agent).clone()),
         Write::Drain(drain) => state.drain = drain,
-        Write::Clear => *state = StoredState::default(),
+        Write::BootId(id) => state.boot_id = Some(id),
+        Write::Clear => *state = StoredState { boot_id: state.boot_id.take(), ..StoredState::default() },
         Write::Framework(info, fate) => {
             state.frameworks.retain(|(known, _)| known.id != info.id);
             state.frameworks.push(((*info).clone(), fate));

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
+use tepui_api::v1::DrainConfig;
 
 const SEEDS: u64 = 300;
 const STEPS: usize = 250;
@@ -257,7 +258,8 @@ impl Fate {
                 let capabilities = &[capability::Type::TaskKillingState];
                 self.frame(Body::RunTask(RunTask { framework: framework(capabilities), task: task(&id) }));
             }
-            15..22 if self.registered => {
+            15 if self.registered => self.frame(Body::Drain(DrainConfig::default())),
+            16..22 if self.registered => {
                 let alive: Vec<String> = self.launched.difference(&self.over).cloned().collect();
                 if !alive.is_empty() {
                     let task_id = alive[self.rng.random_range(0..alive.len())].as_str();

@@ -101,6 +101,7 @@ fn a_refused_agent_begins_anew_when_all_it_ran_is_gone() {
     w.step(Input::LinkOpened);
     let Some(agent_frame::Body::Register(register)) = w.sent.pop() else { panic!() };
     assert_eq!((register.agent.id, register.tasks.len()), (None, 0));
+    assert_eq!(register.completed_tasks, [], "its history is another agent's");
     w.frame(Body::Refused(Refused { message: "go away".into(), register_anew: false }));
     assert_eq!(w.ended, Some(End::Refused("go away".into())));
 }
@@ -129,4 +130,56 @@ fn a_framework_s_description_is_kept_up_to_date() {
     w.stored();
     let names: Vec<_> = w.stored_state().frameworks.iter().map(|(f, _)| f.name.clone()).collect();
     assert_eq!(names, ["new"]);
+}
+
+#[test]
+fn what_still_comes_over_a_link_that_was_given_up_is_ignored() {
+    let mut w = World::new();
+    w.running(framework(&[]), task("t"));
+    w.step(Input::LinkClosed);
+    w.kill("t");
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("late") }));
+    w.frame(Body::ShutdownFramework("F".into()));
+    w.stored();
+    assert_eq!((w.signals(), w.core.snapshot().frameworks.tasks().count()), (vec![], 1));
+    w.register();
+    w.kill("t");
+    assert_eq!(w.signals(), [15]);
+}
+
+#[test]
+fn what_was_to_be_said_of_unknown_tasks_goes_with_their_framework() {
+    let mut w = World::unregistered();
+    w.step(Input::LinkOpened);
+    w.frame(Body::Registered(Registered {
+        agent_id: "A".into(),
+        ping_timeout_seconds: 0.0,
+        unknown_tasks: vec![KnownTask { framework_id: "F".into(), task_id: "ghost".into() }],
+    }));
+    w.stored();
+    assert_eq!(w.stored_state().orphans.len(), 1);
+    w.frame(Body::ShutdownFramework("F".into()));
+    w.stored();
+    assert_eq!(w.stored_state().orphans, []);
+    assert_eq!(w.restart(&[]).core.next_deadline(), None);
+}
+
+#[test]
+fn a_reconfigured_agent_is_written_down_when_the_coordinator_has_taken_it_in() {
+    let mut w = World::new();
+    w.stored();
+    let hostname = |w: &World| w.stored_state().agent.unwrap().hostname;
+    assert_eq!(hostname(&w), "host");
+    let mut config = test_config();
+    config.agent.hostname = "other".into();
+    w.core = Core::new(config, [9; 32]);
+    let (stored, mut out) = (w.stored_state(), Vec::new());
+    w.core.recover(w.now, stored, &HashMap::new(), &mut out);
+    w.take(out);
+    w.stored();
+    assert_eq!(hostname(&w), "host", "it may still be refused");
+    w.register();
+    w.stored();
+    assert_eq!(hostname(&w), "other");
+    assert_eq!(w.stored_state().agent.unwrap().id, Some("A".into()));
 }

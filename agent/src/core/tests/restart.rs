@@ -123,3 +123,41 @@ fn a_framework_that_was_being_shut_down_is_ended_after_a_restart() {
     assert_eq!(w.stored_state().tasks, []);
     assert_eq!(w.stored_state().frameworks, []);
 }
+
+#[test]
+fn a_container_that_does_not_answer_is_gone_or_lost() {
+    for (capabilities, state) in
+        [(&[capability::Type::PartitionAware][..], TaskState::TaskGone), (&[], TaskState::TaskLost)]
+    {
+        let mut w = World::new();
+        let container = w.running(framework(capabilities), task("t"));
+        let mut w = w.restart(&[(&container, Found::Unanswered)]);
+        assert_eq!(w.destroys(), 1);
+        w.container(&container, ContainerEvent::Destroyed);
+        w.register();
+        assert_eq!(w.states(), [state]);
+        assert_eq!(w.updates[0].reason(), Reason::ExecutorReregistrationTimeout);
+    }
+}
+
+#[test]
+fn cleaning_up_ends_all_and_leaves_the_agents_id() {
+    let mut w = World::new();
+    let on = w.running(framework(&[]), task("on"));
+    let ended = w.running(framework(&[]), task("ended"));
+    w.exited(&ended, 0);
+    w.stored();
+    let mut w = w.restart(&[(&on, Found::Running { pid: 42, networks: vec![] })]);
+    w.step(Input::CleanUp);
+    assert_eq!(w.signals(), [15]);
+    w.container(&ended, ContainerEvent::Destroyed);
+    w.wait(5 * SECOND);
+    assert_eq!((w.signals(), w.ended.clone()), (vec![15, 9], None));
+    w.exited(&on, 9);
+    w.container(&on, ContainerEvent::Destroyed);
+    w.stored();
+    assert_eq!(w.ended, Some(End::CleanedUp));
+    assert_eq!(w.sent, [], "nobody is told");
+    assert_eq!(w.stored_state(), StoredState { agent: w.stored_state().agent, ..StoredState::default() });
+    assert_eq!(w.stored_state().agent.unwrap().id, Some("A".into()));
+}
