@@ -70,9 +70,11 @@ pub async fn measure(
     framework.teardown().await
 }
 
-struct Framework {
+/// A framework that is subscribed.
+pub(crate) struct Framework {
     client: Client,
-    events: EventStream<scheduler::Event>,
+    /// What the master says.
+    pub(crate) events: EventStream<scheduler::Event>,
     stream: String,
     id: v1::FrameworkId,
     shape: Shape,
@@ -83,7 +85,8 @@ struct Framework {
 // === impl Framework ===
 
 impl Framework {
-    async fn subscribe(master: &str, shape: Shape) -> anyhow::Result<Self> {
+    /// Registers with a master.
+    pub(crate) async fn subscribe(master: &str, shape: Shape) -> anyhow::Result<Self> {
         let client = Client::new(master, MediaType::Protobuf);
         let multi_role = v1::framework_info::capability::Type::MultiRole as i32;
         let info = v1::FrameworkInfo {
@@ -165,7 +168,7 @@ impl Framework {
     }
 
     /// Launches up to `room` tasks on the offer; their ids.
-    async fn answer(&mut self, offer: v1::Offer, room: usize) -> anyhow::Result<Vec<String>> {
+    pub(crate) async fn answer(&mut self, offer: v1::Offer, room: usize) -> anyhow::Result<Vec<String>> {
         let total = |name: &str| -> f64 {
             offer
                 .resources
@@ -225,14 +228,16 @@ impl Framework {
         }
     }
 
-    async fn acknowledge(&self, status: v1::TaskStatus) -> anyhow::Result<()> {
+    /// Acknowledges an update, if it wants to be.
+    pub(crate) async fn acknowledge(&self, status: v1::TaskStatus) -> anyhow::Result<()> {
         let (Some(uuid), Some(agent_id)) = (status.uuid, status.agent_id) else { return Ok(()) };
         let mut call = self.call(scheduler::call::Type::Acknowledge);
         call.acknowledge = Some(scheduler::call::Acknowledge { agent_id, task_id: status.task_id, uuid });
         self.send(call).await
     }
 
-    async fn teardown(self) -> anyhow::Result<()> {
+    /// Leaves for good, with all its tasks.
+    pub(crate) async fn teardown(self) -> anyhow::Result<()> {
         let call = self.call(scheduler::call::Type::Teardown);
         self.send(call).await
     }

@@ -3,11 +3,12 @@
 //! `tepui-bench load` is a plain v1 framework, so that it runs against any Mesos-compatible master: it
 //! launches tasks one by one for latencies ([`load::Latencies`]) and many at a time for throughput
 //! ([`load::Throughput`]). `--floor` measures, in the same run, bare `libcontainer` and `runc run`
-//! ([`floor`]). A table goes to stdout, JSON to `--json`. Figures are printed, never asserted.
+//! ([`floor`]). `--restart` kills an agent under many containers and times how soon it is back ([`restart`]). A table goes to stdout, JSON to `--json`. Figures are printed, never asserted.
 
 mod floor;
 mod load;
 mod report;
+mod restart;
 
 use std::path::PathBuf;
 
@@ -44,6 +45,15 @@ struct Args {
     /// Measure bare libcontainer and runc as well, this many times each (needs root)
     #[arg(long, default_value_t = 0)]
     floor: usize,
+    /// Instead of loading the master: kill and restart an agent of its under so many containers
+    #[arg(long, value_name = "CONTAINERS", default_value_t = 0, requires_all = ["agent", "master"])]
+    restart: usize,
+    /// The program that starts that agent and stays it, printing where it listens; needs room for all containers
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+    /// How often to kill and restart it
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
     /// Write all figures here as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -58,7 +68,10 @@ fn main() -> anyhow::Result<()> {
     if args.floor > 0 {
         floor::measure(args.floor, &mut report)?;
     }
-    if let Some(master) = &args.master {
+    if let (Some(master), Some(agent), 1..) = (&args.master, &args.agent, args.restart) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(restart::measure(master, agent, args.restart, args.turns, &mut report))?;
+    } else if let Some(master) = &args.master {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shape = load::Shape {
             cpus: args.cpus,
