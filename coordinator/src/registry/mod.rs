@@ -103,7 +103,7 @@ pub enum RegistryError {
         /// "reached", "made", "read", "written"
         doing: &'static str,
         /// Why not, and where it is.
-        error: tepui_zookeeper::SessionError,
+        error: Box<tepui_zookeeper::SessionError>,
     },
     /// A later leader has it.
     #[error("the registry {registry} was taken over in the term of {by}; this coordinator leads no more")]

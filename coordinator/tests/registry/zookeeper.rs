@@ -132,7 +132,8 @@ fn a_session_that_has_ended_ends_the_term() {
     zookeeper.kill();
     let begun = Instant::now();
     let ended = registry.write(&admit("b")).unwrap_err();
-    assert!(matches!(ended, RegistryError::ZooKeeper { error: SessionError::Ended { .. }, .. }), "{ended}");
+    let RegistryError::ZooKeeper { error, .. } = &ended else { panic!("{ended}") };
+    assert!(matches!(**error, SessionError::Ended { .. }), "{ended}");
     assert!(begun.elapsed() < 5 * timeout, "{:?}", begun.elapsed());
     let unreached = open(&zookeeper.url(), timeout, "second").unwrap_err();
     assert!(unreached.to_string().contains("check that ZooKeeper runs"), "{unreached}");

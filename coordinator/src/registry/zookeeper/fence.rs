@@ -52,7 +52,8 @@ enum Fate {
 impl Fence {
     pub(super) async fn open(url: &Url, timeout: Duration, term: Term<'_>) -> Result<Self, RegistryError> {
         let opened = Session::open(url, timeout).await;
-        let session = opened.map_err(|error| RegistryError::ZooKeeper { doing: "reached", error })?;
+        let session =
+            opened.map_err(|error| RegistryError::ZooKeeper { doing: "reached", error: error.into() })?;
         let root = format!("{}/registry", url.path());
         let mark = Mark { term: term.id.to_owned(), batch: 0 };
         let mut fence = Self { session, root, mark: mark.clone(), version: 0 };
@@ -237,7 +238,7 @@ impl Fence {
     }
 
     fn failed(&self, path: &str, doing: &'static str, error: Error) -> RegistryError {
-        RegistryError::ZooKeeper { doing, error: self.session.error(path, error) }
+        RegistryError::ZooKeeper { doing, error: self.session.error(path, error).into() }
     }
 }
 
