@@ -11,14 +11,19 @@ use std::str::FromStr;
 use clap::{ArgAction, Args};
 use tepui_api::resources::ResourceQuantities;
 use tepui_api::units::Duration;
+use tepui_zookeeper::UrlText;
 
 /// Where the list of admitted and unreachable agents is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RegistryKind {
-    /// In `<work_dir>/registry.redb`, on disk before anything is answered. Mesos' name for its durable
-    /// registry, `replicated_log`, means this one too.
+    /// Where it survives this process, by Mesos' name `replicated_log`: in ZooKeeper with `--zk`, where the next
+    /// leader finds it, and otherwise in a file.
     #[default]
+    Durable,
+    /// In `<work_dir>/registry.redb`, on disk before anything is answered.
     File,
+    /// In ZooKeeper, below the path of `--zk`.
+    ZooKeeper,
     /// Nowhere: forgotten when the process ends. For tests and `tepui run`.
     InMemory,
 }
@@ -63,13 +68,23 @@ pub struct Settings {
     #[arg(long, value_name = "NAME")]
     pub cluster: Option<String>,
 
-    /// Directory of the registry, which must survive restarts. Needed unless --registry=in_memory
+    /// ZooKeeper, for several coordinators of which one leads: zk://[USER:PASSWORD@]HOST1:PORT1,HOST2:PORT2,.../PATH,
+    /// or file:///PATH of a file that holds it
+    #[arg(long, value_name = "URL", help_heading = "High availability")]
+    pub zk: Option<UrlText>,
+
+    /// How long ZooKeeper waits for word of a coordinator before another may lead
+    #[arg(long = "zk_session_timeout", value_name = "DURATION", default_value = "10secs",
+          value_parser = session_timeout, help_heading = "High availability")]
+    pub zk_session_timeout: Duration,
+
+    /// Directory of the registry, which must survive restarts. Needed when the registry is a file
     #[arg(long = "work_dir", value_name = "DIR", help_heading = "Registry")]
     pub work_dir: Option<PathBuf>,
 
-    /// Where admitted agents are remembered: "file" (in the work directory; "replicated_log" means the
-    /// same) or "in_memory" (for tests)
-    #[arg(long, value_name = "KIND", default_value = "file", help_heading = "Registry")]
+    /// Where admitted agents are remembered: "replicated_log" (in ZooKeeper with --zk, otherwise in a file in the work
+    /// directory), "zookeeper", "file", or "in_memory" (for tests)
+    #[arg(long, value_name = "KIND", default_value = "replicated_log", help_heading = "Registry")]
     pub registry: RegistryKind,
 
     /// How long the registry remembers agents that are not connected
@@ -215,7 +230,7 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("offer_constraints_re2_max_mem", "the limits of offer constraints are fixed"),
     ("offer_constraints_re2_max_program_size", "the limits of offer constraints are fixed"),
     ("publish_per_framework_metrics", "there are no metrics per framework yet"),
-    ("quorum", REPLICATED),
+    ("quorum", "the registry is in ZooKeeper, whose own majority counts: leave it out"),
     ("rate_limits", "frameworks are not limited in their calls yet"),
     ("recovery_agent_removal_limit", "agents that do not come back only become unreachable"),
     ("recovery_slave_removal_limit", "agents that do not come back only become unreachable"),
@@ -233,21 +248,17 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("user_sorter", "roles are sorted by dominant-resource fairness (drf)"),
     ("webui_dir", "there is no web page yet"),
     ("whitelist", "all agents are offered"),
-    ("zk", REPLICATED),
-    ("zk_session_timeout", REPLICATED),
 ];
 
 const AUTHENTICATION: &str = "there is no authentication yet: let only trusted hosts reach the port";
 const LOGS: &str = "logs go to stderr, line by line; --logging_level chooses how much";
 const MODULES: &str = "Mesos' modules are bound to its C++ ABI and cannot be loaded";
-const REPLICATED: &str =
-    "a replicated set of coordinators over ZooKeeper is not built yet: run one coordinator";
 
 /// Why a flag's text is not a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FlagError {
-    /// Neither kind of registry.
-    #[error("'{0}' is no registry: use file or in_memory")]
+    /// No kind of registry.
+    #[error("'{0}' is no registry: use replicated_log, zookeeper, file or in_memory")]
     Registry(String),
     /// Not a set of amounts.
     #[error("'{set}' is no set of amounts: {error}; write name:amount;name:amount, as in cpus:0.01|mem:32")]
@@ -305,6 +316,8 @@ impl Settings {
             ("roles", self.roles.clone()),
             ("weights", self.weights.as_ref().map(ToString::to_string)),
             ("work_dir", self.work_dir.as_ref().map(|v| v.display().to_string())),
+            ("zk", self.zk.as_ref().map(ToString::to_string)),
+            ("zk_session_timeout", text(&self.zk_session_timeout)),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
@@ -330,7 +343,9 @@ impl FromStr for RegistryKind {
 
     fn from_str(text: &str) -> Result<Self, FlagError> {
         match text {
-            "file" | "replicated_log" => Ok(Self::File),
+            "replicated_log" => Ok(Self::Durable),
+            "file" => Ok(Self::File),
+            "zookeeper" => Ok(Self::ZooKeeper),
             "in_memory" => Ok(Self::InMemory),
             _ => Err(FlagError::Registry(text.to_owned())),
         }
@@ -340,7 +355,9 @@ impl FromStr for RegistryKind {
 impl std::fmt::Display for RegistryKind {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Durable => "replicated_log",
             Self::File => "file",
+            Self::ZooKeeper => "zookeeper",
             Self::InMemory => "in_memory",
         })
     }
@@ -398,6 +415,14 @@ fn ping_timeout(text: &str) -> Result<Duration, FlagError> {
     Ok(value)
 }
 
+fn session_timeout(text: &str) -> Result<Duration, FlagError> {
+    let value: Duration = text.parse()?;
+    if value < Duration::from_secs(1) || value > Duration::from_secs(10 * 60) {
+        return Err(FlagError::Range { value, range: "between 1secs and 10mins" });
+    }
+    Ok(value)
+}
+
 fn reregister_timeout(text: &str) -> Result<Duration, FlagError> {
     let value: Duration = text.parse()?;
     if value < Duration::from_secs(10 * 60) {
@@ -433,6 +458,8 @@ mod tests {
             ("port", "5050"),
             ("registry_max_agent_age", "2weeks"),
             ("registry_max_agent_count", "102400"),
+            ("registry", "replicated_log"),
+            ("zk_session_timeout", "10secs"),
         ] {
             assert!(table.contains(&(name, value.to_owned())), "{name}={value} in {table:?}");
         }
@@ -451,7 +478,8 @@ mod tests {
             "--roles=a,b",
             "--weights=a=2,b=0.5",
             "--work_dir=/w",
-            "--registry=replicated_log",
+            "--registry=zookeeper",
+            "--zk=zk://user:secret@h:2181/tepui",
         ];
         let table = parse(&given).unwrap().table();
         let names: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
@@ -460,7 +488,8 @@ mod tests {
         flags.sort_unstable();
         assert_eq!(names, flags);
         assert!(table.contains(&("weights", "a=2,b=0.5".to_owned())));
-        assert!(table.contains(&("registry", "file".to_owned())));
+        assert!(table.contains(&("registry", "zookeeper".to_owned())));
+        assert!(table.contains(&("zk", "zk://user:***@h:2181/tepui".to_owned())));
         let known = |name: &&str| NOT_IMPLEMENTED.iter().any(|(absent, _)| absent == name);
         assert_eq!(flags.iter().find(|name| known(name)), None, "a flag is there or it is not");
     }
@@ -471,7 +500,8 @@ mod tests {
             ("--agent_ping_timeout=100ms", "between 1secs and 15mins"),
             ("--agent_reregister_timeout=1mins", "at least 10mins"),
             ("--max_agent_ping_timeouts=0", "0"),
-            ("--registry=zookeeper", "file or in_memory"),
+            ("--registry=etcd", "file or in_memory"),
+            ("--zk_session_timeout=100ms", "between 1secs and 10mins"),
             ("--weights=a=0", "above 0"),
             ("--min_allocatable_resources=cpus", "name:amount"),
             ("--allocation_interval=1", "as in 10secs"),

@@ -18,6 +18,7 @@ mod identity;
 pub mod registry;
 mod running;
 mod shell;
+mod term;
 
 pub use flags::{FlagError, MinAllocatable, NOT_IMPLEMENTED, RegistryKind, Settings, Weights};
 pub use identity::API_VERSION;

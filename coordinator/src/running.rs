@@ -3,21 +3,21 @@
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tepui_api::v1::MasterInfo;
+use tepui_zookeeper::{Lease, SessionError, Url, UrlError};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use uuid::Uuid;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use crate::core;
-use crate::election::{Election, Single};
+use crate::election::Leadership;
+use crate::election::zookeeper::Campaign;
 use crate::flags::{RegistryKind, Settings};
-use crate::http::{Context, Server};
+use crate::http::{Server, Site};
 use crate::identity::master_info;
-use crate::registry::{FileRegistry, MemoryRegistry, Registry, RegistryError};
-use crate::shell::{CoreHandle, CoreThread, RegistryThread, Request};
+use crate::registry::RegistryError;
+use crate::term::{Process, Store, Term};
 
 /// Why a coordinator cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,17 @@ pub enum StartError {
     /// The registry needs a place.
     #[error("the coordinator needs --work_dir=DIR for its registry (or --registry=in_memory, which forgets)")]
     NoWorkDir,
+    /// The registry needs an ensemble.
+    #[error("--registry=zookeeper needs --zk=zk://HOST:PORT/PATH")]
+    NoEnsemble,
+    /// A registry that others cannot read.
+    #[error(
+        "--registry=file is this machine's own, but with --zk the next leader must find the registry: leave --registry out, and it is kept in ZooKeeper"
+    )]
+    NotShared,
+    /// No URL of an ensemble.
+    #[error("--zk: {0}")]
+    Url(#[from] UrlError),
     /// The registry cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -47,6 +58,9 @@ pub enum Failure {
     /// What must survive cannot be written any more.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// ZooKeeper will not let it stand for election, whatever it does.
+    #[error("this coordinator cannot stand for election: {0}")]
+    ZooKeeper(SessionError),
     /// A defect: its core ended.
     #[error("the coordinator's core ended unexpectedly; its last words are in the log")]
     Core,
@@ -58,23 +72,29 @@ pub struct Running {
     address: SocketAddrV4,
     info: Arc<MasterInfo>,
     work_dir: Option<PathBuf>,
-    core: StopOnDrop,
     server: Server,
-    /// Comes when the core's thread and the registry's have ended; `None` once that was seen.
-    ended: Option<oneshot::Receiver<Result<(), Failure>>>,
+    /// True asks it to stop; dropping it does so, too.
+    stop: watch::Sender<bool>,
+    /// How it ended; `None` once that was seen.
+    life: Option<JoinHandle<Result<(), Failure>>>,
 }
 
-/// Ends the core's thread when it is dropped, and with it all others.
-#[derive(Debug)]
-struct StopOnDrop(CoreHandle);
+/// Comes when the coordinator is to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop(watch::Receiver<bool>);
 
-/// Starts a coordinator: reads its registry, listens, and serves.
+/// Starts a coordinator. One that is alone reads its registry, listens, and leads. One of several listens, stands for
+/// election, and shows the way to the leader until it leads.
 ///
 /// # Errors
-/// When the registry cannot be read, or the address cannot be listened on.
+/// When the flags contradict each other, the registry cannot be read, or the address cannot be listened on.
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
-    let mut registry = open_registry(&settings)?;
-    let recovered = registry.recover()?;
+    let ensemble = settings.zk.as_ref().map(tepui_zookeeper::UrlText::url).transpose()?;
+    let store = store(&settings, ensemble.as_ref())?;
+    let alone = match ensemble {
+        None => Some(store.open("", None).await?),
+        Some(_) => None,
+    };
     let asked = SocketAddrV4::new(settings.ip, settings.port);
     let listen = |error| StartError::Listen { address: asked, error };
     let listener = TcpListener::bind(asked).await.map_err(listen)?;
@@ -83,34 +103,34 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         SocketAddr::V6(_) => asked,
     };
     let info = Arc::new(master_info(&settings, address));
-    tracing::info!(
-        %address, id = info.id, agents = recovered.admitted.len(), unreachable = recovered.unreachable.len(),
-        "the coordinator starts with the agents of its registry",
-    );
+    tracing::info!(%address, id = info.id, "the coordinator starts");
 
-    let (handle, incoming) = CoreHandle::new();
-    let RegistryThread { changes, thread: registry, stats } =
-        RegistryThread::start(registry, handle.clone()).map_err(StartError::Thread)?;
-    let observers = settings.max_operator_event_stream_subscribers;
-    let CoreThread { thread: core } =
-        CoreThread::start(core_settings(&settings, &info), recovered, observers, incoming, changes)
-            .map_err(StartError::Thread)?;
-    let ended = watch_over(core, registry).map_err(StartError::Thread)?;
-
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (leadership, leads) = watch::channel(Leadership::Vacant);
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let session_timeout = settings.zk_session_timeout.into();
     let work_dir = settings.work_dir.clone();
-    let context = Arc::new(Context {
-        core: handle.clone(),
-        settings,
-        info: Arc::clone(&info),
-        leadership: Single::default().leadership(),
-        started: now,
-        elected: now,
-        operator_streams: 0.into(),
-        registry: stats,
-    });
-    let server = Server::start(listener, context);
-    Ok(Running { address, info, work_dir, core: StopOnDrop(handle), server, ended: Some(ended) })
+    let process =
+        Process { settings: Arc::new(settings), info: Arc::clone(&info), leadership: leads, started };
+    let site = Arc::new(Site::new(process.idle()));
+    let (stop, asked) = watch::channel(false);
+    let stopped = Stop(asked);
+    let life = match (ensemble, alone) {
+        (Some(url), _) => {
+            let campaign =
+                Campaign::new(process, (url, session_timeout), store, Arc::clone(&site), leadership);
+            tokio::spawn(campaign.run(stopped))
+        }
+        (None, Some((registry, recovered))) => {
+            let term = Term::start(&process, Arc::clone(&info), Lease::endless(), registry, recovered)
+                .map_err(StartError::Thread)?;
+            site.enter(term.context());
+            leadership.send_replace(Leadership::Own);
+            tokio::spawn(alone_until(term, leadership, stopped))
+        }
+        (None, None) => return Err(StartError::NoWorkDir),
+    };
+    let server = Server::start(listener, site);
+    Ok(Running { address, info, work_dir, server, stop, life: Some(life) })
 }
 
 // === impl Running ===
@@ -122,7 +142,7 @@ impl Running {
         self.address
     }
 
-    /// How it shows itself.
+    /// How it shows itself. In a replicated set each candidacy has another id.
     #[must_use]
     pub fn master_info(&self) -> &MasterInfo {
         &self.info
@@ -140,85 +160,65 @@ impl Running {
         self.end().await.err().unwrap_or(Failure::Core)
     }
 
-    /// Ends all streams and links, finishes answers under way, and writes what is to be written.
+    /// Ends all streams and links, finishes answers under way, writes what is to be written, and lets another lead.
     ///
     /// # Errors
     /// When the registry could not be written.
     pub async fn stop(mut self) -> Result<(), Failure> {
-        self.core.stop();
+        // Without a receiver it has ended already.
+        let _ = self.stop.send(true);
         let ended = self.end().await;
         self.server.stop().await;
         ended
     }
 
-    /// Waits for the threads. A failure is told once.
+    /// Waits for the end. A failure is told once.
     async fn end(&mut self) -> Result<(), Failure> {
-        let Some(ended) = &mut self.ended else { return Ok(()) };
-        let how = ended.await.unwrap_or(Err(Failure::Core));
-        self.ended = None;
+        let Some(life) = &mut self.life else { return Ok(()) };
+        let how = life.await.unwrap_or(Err(Failure::Core));
+        self.life = None;
         how
     }
 }
 
-// === impl StopOnDrop ===
+// === impl Stop ===
 
-impl StopOnDrop {
-    fn stop(&self) {
-        // A core that has ended already is what is wanted.
-        let _ = self.0.send(Request::Stop);
+impl Stop {
+    /// Waits for it.
+    pub(crate) async fn asked(&mut self) {
+        // Nobody who could ask is left: that asks, too.
+        let _ = self.0.wait_for(|stop| *stop).await;
     }
 }
 
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.stop();
+/// Leads until the end. Holds the sender for as long as anybody may ask who leads.
+async fn alone_until(
+    mut term: Term,
+    leadership: watch::Sender<Leadership>,
+    mut stop: Stop,
+) -> Result<(), Failure> {
+    let ended = tokio::select! {
+        ended = term.ended() => ended,
+        () = stop.asked() => {
+            term.stop();
+            term.ended().await
+        }
+    };
+    drop(leadership);
+    ended
+}
+
+fn store(settings: &Settings, ensemble: Option<&Url>) -> Result<Store, StartError> {
+    let in_file = || settings.work_dir.clone().map(Store::File).ok_or(StartError::NoWorkDir);
+    let in_ensemble = |url: &Url| Store::ZooKeeper {
+        url: url.clone(),
+        session_timeout: settings.zk_session_timeout.into(),
+    };
+    match (settings.registry, ensemble) {
+        (RegistryKind::InMemory, _) => Ok(Store::Memory),
+        (RegistryKind::Durable | RegistryKind::ZooKeeper, Some(url)) => Ok(in_ensemble(url)),
+        (RegistryKind::ZooKeeper, None) => Err(StartError::NoEnsemble),
+        (RegistryKind::File, Some(_)) => Err(StartError::NotShared),
+        (RegistryKind::Durable | RegistryKind::File, None) => in_file(),
     }
-}
-
-/// Waits for both threads on a third, since joining blocks.
-fn watch_over(
-    core: JoinHandle<()>,
-    registry: JoinHandle<Result<(), RegistryError>>,
-) -> std::io::Result<oneshot::Receiver<Result<(), Failure>>> {
-    let (tell, ended) = oneshot::channel();
-    std::thread::Builder::new().name("coordinator-end".to_owned()).spawn(move || {
-        let core = core.join();
-        let how = match registry.join() {
-            Ok(Err(error)) => Err(error.into()),
-            Ok(Ok(())) if core.is_ok() => Ok(()),
-            Ok(Ok(())) | Err(_) => Err(Failure::Core),
-        };
-        // Nobody may want to know any more.
-        let _ = tell.send(how);
-    })?;
-    Ok(ended)
-}
-
-fn open_registry(settings: &Settings) -> Result<Box<dyn Registry>, StartError> {
-    match (settings.registry, &settings.work_dir) {
-        (RegistryKind::InMemory, _) => Ok(Box::new(MemoryRegistry::default())),
-        (RegistryKind::File, Some(work_dir)) => Ok(Box::new(FileRegistry::open(work_dir)?)),
-        (RegistryKind::File, None) => Err(StartError::NoWorkDir),
-    }
-}
-
-fn core_settings(settings: &Settings, info: &MasterInfo) -> core::Settings {
-    let mut core = core::Settings::new(info.clone());
-    core.seed = Uuid::new_v4().as_u64_pair().0;
-    core.agent_ping_timeout = settings.agent_ping_timeout.into();
-    core.max_agent_ping_timeouts = settings.max_agent_ping_timeouts;
-    core.agent_reregister_timeout = settings.agent_reregister_timeout.into();
-    core.allocation_interval = settings.allocation_interval.into();
-    core.offer_timeout = settings.offer_timeout.map(Into::into);
-    core.max_completed_frameworks = settings.max_completed_frameworks;
-    core.max_completed_tasks_per_framework = settings.max_completed_tasks_per_framework;
-    core.max_unreachable_tasks_per_framework = settings.max_unreachable_tasks_per_framework;
-    core.registry_max_agent_count = settings.registry_max_agent_count;
-    core.registry_max_agent_age = settings.registry_max_agent_age.into();
-    let role_list = |text: &String| text.split(',').map(|role| role.trim().to_owned()).collect();
-    core.roles = settings.roles.as_ref().map(role_list);
-    core.min_allocatable_resources.clone_from(&settings.min_allocatable_resources.0);
-    core.filter_gpu_resources = settings.filter_gpu_resources;
-    core.weights = settings.weights.clone().unwrap_or_default().0;
-    core
 }

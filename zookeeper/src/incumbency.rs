@@ -91,6 +91,12 @@ impl Incumbency {
         self.lease.clone()
     }
 
+    /// The path of the node by which it was elected.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Waits until leadership is lost. The lease is over by then.
     pub async fn lost(&mut self) -> Lost {
         if let Some(lost) = &self.lost {

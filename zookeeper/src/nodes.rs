@@ -4,6 +4,8 @@
 //! URL, which holds its `MasterInfo` as JSON. The one with the lowest sequence leads. Other nodes in the path, such as
 //! the registry's or Mesos' `log_replicas`, do not count.
 
+use std::net::Ipv4Addr;
+
 use tepui_api::v1::MasterInfo;
 
 /// How the name of such a node begins; ZooKeeper adds ten digits.
@@ -48,6 +50,15 @@ pub fn encode(info: &MasterInfo) -> Vec<u8> {
 pub fn decode(node: &str, data: &[u8]) -> Result<MasterInfo, NotMasterInfo> {
     tepui_api::decode(tepui_api::MediaType::Json, data)
         .map_err(|error| NotMasterInfo { node: node.to_owned(), error: error.to_string() })
+}
+
+/// Where a leader listens: `host:port`, by its address rather than its name, as Mesos' own agents and drivers connect.
+#[must_use]
+pub fn authority(leader: &MasterInfo) -> String {
+    let told = leader.address.as_ref().and_then(|address| address.ip.clone());
+    // The number has the bytes of the address in their order on the network.
+    let ip = told.unwrap_or_else(|| Ipv4Addr::from(leader.ip.to_ne_bytes()).to_string());
+    if ip.contains(':') { format!("[{ip}]:{}", leader.port) } else { format!("{ip}:{}", leader.port) }
 }
 
 #[cfg(test)]
@@ -95,6 +106,15 @@ mod tests {
              \"version\":\"1.11.0\"}"
         );
         assert_eq!(decode("n", &written).unwrap(), info);
+    }
+
+    #[test]
+    fn a_leader_is_found_by_its_address() {
+        let mut leader =
+            MasterInfo { ip: u32::from_ne_bytes([10, 1, 2, 3]), port: 5050, ..MasterInfo::default() };
+        assert_eq!(authority(&leader), "10.1.2.3:5050");
+        leader.address = Some(Address { ip: Some("fe80::1".to_owned()), port: 5050, hostname: None });
+        assert_eq!(authority(&leader), "[fe80::1]:5050");
     }
 
     #[test]

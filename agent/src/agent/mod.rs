@@ -270,6 +270,7 @@ async fn start_over(
     let link = match settings.recover {
         Recover::Reconnect => tokio::spawn(link::run(
             master,
+            settings.zk_session_timeout.0,
             settings.registration_backoff_factor.0,
             reconnect,
             tell_link(handle.clone(), Arc::clone(&link_closed)),

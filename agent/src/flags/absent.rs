@@ -128,10 +128,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("xfs_kill_containers", XFS),
     ("xfs_project_range", XFS),
     ("xfs_quota_headroom", XFS),
-    (
-        "zk_session_timeout",
-        "coordinators found over ZooKeeper are not built yet: name one with --master=HOST:PORT",
-    ),
 ];
 
 const AUTHENTICATION: &str = "there is no authentication yet: let only trusted hosts reach the port";

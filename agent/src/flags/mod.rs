@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 use tepui_api::units::{Bytes, Duration};
+use tepui_zookeeper::UrlText;
 
 pub use absent::NOT_IMPLEMENTED;
 pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
@@ -21,9 +22,15 @@ pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationP
 #[command(next_help_heading = None)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own, named by Mesos")]
 pub struct Settings {
-    /// The coordinator: HOST:PORT, or file:///PATH of a file that holds HOST:PORT
-    #[arg(long, alias = "coordinator", value_name = "HOST:PORT")]
+    /// The coordinator: HOST:PORT; or zk://[USER:PASSWORD@]HOST1:PORT1,HOST2:PORT2,.../PATH, where ZooKeeper tells which
+    /// one leads; or file:///PATH of a file that holds one of them
+    #[arg(long, alias = "coordinator", value_name = "HOST:PORT|URL")]
     pub master: String,
+
+    /// How long ZooKeeper waits for word of the agent before it forgets what the agent watches
+    #[arg(long = "zk_session_timeout", value_name = "DURATION", default_value = "10secs",
+          value_parser = values::session_timeout, help_heading = "Network")]
+    pub zk_session_timeout: Duration,
 
     /// Directory of sandboxes and of the agent's state. Must survive restarts of the agent
     #[arg(long = "work_dir", value_name = "DIR")]
@@ -304,7 +311,7 @@ impl Settings {
             ("ip", text(&self.ip)),
             ("isolation", text(&self.isolation)),
             ("launcher", text(&self.launcher)),
-            ("master", text(&self.master)),
+            ("master", Some(self.shown_master())),
             ("max_completed_executors_per_framework", text(&self.max_completed_executors_per_framework)),
             ("port", text(&self.port)),
             ("reconfiguration_policy", text(&self.reconfiguration_policy)),
@@ -318,8 +325,15 @@ impl Settings {
             ("strict", text(&self.strict)),
             ("switch_user", text(&self.switch_user)),
             ("work_dir", path(&self.work_dir)),
+            ("zk_session_timeout", text(&self.zk_session_timeout)),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// Without the password of an ensemble.
+    fn shown_master(&self) -> String {
+        let Ok(url) = self.master.parse::<UrlText>();
+        if self.master.trim().starts_with("zk://") { url.to_string() } else { self.master.clone() }
     }
 
     /// The runtime directory: the one that is named, or the one that belongs to the work directory.
@@ -386,10 +400,13 @@ mod tests {
             ("strict", "true"),
             ("switch_user", "true"),
             ("work_dir", "/w"),
+            ("zk_session_timeout", "10secs"),
         ] {
             assert!(table.contains(&(name, value.to_owned())), "{name}={value} in {table:?}");
         }
         assert!(table.is_sorted());
+        let table = Settings::new("zk://user:secret@h:1/x", "/w").table();
+        assert!(table.contains(&("master", "zk://user:***@h:1/x".to_owned())), "{table:?}");
     }
 
     #[test]
@@ -401,6 +418,7 @@ mod tests {
             ("--launcher=posix", "linux"),
             ("--gc_disk_headroom=2", "between 0 and 1"),
             ("--registration_backoff_factor=2mins", "at most 1mins"),
+            ("--zk_session_timeout=100ms", "between 1secs and 10mins"),
             ("--executor_reregistration_timeout=1mins", "at most 15secs"),
             ("--executor_environment_variables={\"A\":1}", "strings"),
         ] {

@@ -162,6 +162,15 @@ pub fn reregistration_timeout(text: &str) -> Result<Duration, FlagError> {
     at_most(text, Duration::from_secs(15), "at most 15secs")
 }
 
+/// What an ensemble gives, and a little less and more.
+pub fn session_timeout(text: &str) -> Result<Duration, FlagError> {
+    let value = at_most(text, Duration::from_secs(600), "between 1secs and 10mins")?;
+    if value < Duration::from_secs(1) {
+        return Err(FlagError::Range(text.to_owned(), "between 1secs and 10mins"));
+    }
+    Ok(value)
+}
+
 fn at_most(text: &str, limit: Duration, words: &'static str) -> Result<Duration, FlagError> {
     let value: Duration = text.parse()?;
     if value > limit {

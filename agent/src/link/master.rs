@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use tepui_zookeeper::{Url, UrlError};
+
 /// A way to find the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Master {
@@ -10,19 +12,24 @@ pub enum Master {
     Address(String),
     /// At what the file says, which is read anew for each connection.
     File(PathBuf),
+    /// Whichever leads, by this ensemble.
+    ZooKeeper(Url),
 }
 
 /// Why a coordinator cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterError {
     /// Not one of the forms.
-    #[error("--master must be HOST:PORT or file:///PATH of a file that holds HOST:PORT, but it is '{0}'")]
-    Form(String),
-    /// An ensemble.
     #[error(
-        "--master=zk://… is not implemented until coordinators are replicated: name the coordinator itself as HOST:PORT"
+        "--master must be HOST:PORT, zk://HOST:PORT,.../PATH, or file:///PATH of a file that holds one of them, but it is '{0}'"
     )]
-    ZooKeeper,
+    Form(String),
+    /// An ensemble that cannot be one.
+    #[error("--master: {0}")]
+    ZooKeeper(#[from] UrlError),
+    /// An ensemble is followed, not looked up.
+    #[error("{0} holds the URL of an ensemble, and did not when the agent started: restart the agent")]
+    Ensemble(PathBuf),
     /// The file is not there.
     #[error("cannot read the coordinator's address from {path}: {source}")]
     File {
@@ -36,18 +43,20 @@ pub enum MasterError {
 // === impl Master ===
 
 impl Master {
-    /// The `host:port` to connect to.
+    /// The `host:port` to connect to, where it is not an ensemble that tells.
     ///
     /// # Errors
     /// When it stands in a file that cannot be read, or holds something else.
     pub fn resolve(&self) -> Result<String, MasterError> {
         match self {
             Master::Address(address) => Ok(address.clone()),
+            Master::ZooKeeper(url) => Err(MasterError::Form(url.to_string())),
             Master::File(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| MasterError::File { path: path.clone(), source })?;
                 match text.trim().parse()? {
                     Master::Address(address) => Ok(address),
+                    Master::ZooKeeper(_) => Err(MasterError::Ensemble(path.clone())),
                     Master::File(_) => Err(MasterError::Form(text.trim().to_owned())),
                 }
             }
@@ -61,7 +70,7 @@ impl FromStr for Master {
     fn from_str(text: &str) -> Result<Self, MasterError> {
         let text = text.trim();
         if text.starts_with("zk://") {
-            return Err(MasterError::ZooKeeper);
+            return Ok(Master::ZooKeeper(text.parse()?));
         }
         if let Some(path) = text.strip_prefix("file://") {
             return Ok(Master::File(PathBuf::from(path)));
@@ -95,7 +104,10 @@ mod tests {
         for text in ["", "host", ":5050", "host:port", "http://h:5050", "h:70000"] {
             assert!(matches!(text.parse::<Master>(), Err(MasterError::Form(_))), "{text}");
         }
-        assert!(matches!("zk://h:2181/mesos".parse::<Master>(), Err(MasterError::ZooKeeper)));
+        let ensemble: Master = "zk://u:p@h:2181/mesos".parse().unwrap();
+        assert_eq!(ensemble, Master::ZooKeeper("zk://u:p@h:2181/mesos".parse().unwrap()));
+        let error = "zk://user:secret@h:2181".parse::<Master>().unwrap_err().to_string();
+        assert!(error.contains("needs a path") && !error.contains("secret"), "{error}");
     }
 
     #[test]

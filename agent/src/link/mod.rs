@@ -1,12 +1,13 @@
 //! The link to the coordinator, from the agent's side.
 //!
-//! [`run`] keeps one stream open for as long as the agent lives: it finds the coordinator ([`master`]), connects
+//! [`run`] keeps one stream open for as long as the agent lives: it finds the coordinator ([`master`], [`finder`]), connects
 //! ([`connection`]), tells the shell that there is a stream and gives it the sending end, hands on what comes
 //! in, and begins again when the stream is gone, after a while ([`backoff`]). What is said on the stream is the core's
 //! affair.
 
 mod backoff;
 mod connection;
+mod finder;
 mod master;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use master::{Master, MasterError};
 
 use backoff::Backoff;
 use connection::Connection;
+use finder::Finder;
 
 /// What happens to the link.
 #[derive(Debug)]
@@ -36,57 +38,77 @@ pub enum LinkEvent {
 /// How many redirects are followed without a pause.
 const MAX_REDIRECTS: usize = 3;
 
+/// Why a stream is not served any more.
+enum End {
+    /// It broke, or could not be opened.
+    Failed(LinkError),
+    /// Another one is wanted.
+    Reconnect,
+    /// Another coordinator leads.
+    Moved,
+}
+
 /// Keeps a stream to the coordinator until the future is dropped. `reconnect` closes the present stream and
-/// opens another.
+/// opens another; so does another leader, to whom the next one goes without a pause.
 pub async fn run(
     master: Master,
+    session_timeout: Duration,
     backoff_limit: Duration,
     reconnect: Arc<Notify>,
     on_event: impl Fn(LinkEvent) + Send,
 ) {
+    let mut finder = Finder::new(master, session_timeout);
     let mut backoff = Backoff::new(backoff_limit);
     let mut leader: Option<String> = None;
     let mut redirects = 0;
     loop {
-        let error = match find(&master, leader.take()) {
+        let found = match leader.take() {
+            Some(leader) => Ok(leader),
+            None => finder.find().await,
+        };
+        let end = match found {
             Ok(authority) => {
                 tokio::select! {
-                    error = serve(&authority, &mut backoff, &on_event) => Some(error),
-                    () = reconnect.notified() => None,
+                    error = serve(&authority, &mut backoff, &on_event) => End::Failed(error),
+                    () = reconnect.notified() => End::Reconnect,
+                    () = finder.moved() => End::Moved,
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "there is no coordinator to connect to");
-                wait(&mut backoff, &reconnect).await;
+                wait(&mut backoff, &reconnect, &mut finder).await;
                 continue;
             }
         };
         on_event(LinkEvent::Closed);
-        match error {
-            None => backoff.reset(),
-            Some(LinkError::Redirect { leader: there, .. }) if redirects < MAX_REDIRECTS => {
+        match end {
+            End::Reconnect => backoff.reset(),
+            End::Moved => {
+                tracing::info!("another coordinator leads; going over to it");
+                redirects = 0;
+                backoff.reset();
+            }
+            End::Failed(LinkError::Redirect { leader: there, .. }) if redirects < MAX_REDIRECTS => {
                 tracing::info!(leader = there, "following to the coordinator that leads");
                 leader = Some(there);
                 redirects += 1;
             }
-            Some(error) => {
+            End::Failed(error) => {
                 tracing::warn!(%error, "no link to the coordinator");
                 redirects = 0;
-                wait(&mut backoff, &reconnect).await;
+                wait(&mut backoff, &reconnect, &mut finder).await;
             }
         }
     }
 }
 
-fn find(master: &Master, leader: Option<String>) -> Result<String, MasterError> {
-    leader.map_or_else(|| master.resolve(), Ok)
-}
-
-async fn wait(backoff: &mut Backoff, reconnect: &Notify) {
+/// Waits before the next attempt, but not when there is somebody else to try.
+async fn wait(backoff: &mut Backoff, reconnect: &Notify, finder: &mut Finder) {
     let wait = backoff.wait(rand::rng().random());
     tokio::select! {
         () = tokio::time::sleep(wait) => {}
         () = reconnect.notified() => {}
+        () = finder.moved() => backoff.reset(),
     }
 }
 
@@ -125,6 +147,9 @@ mod tests {
     use tepui_api::link::{AgentFrame, CoordinatorFrame, Register};
     use tepui_api::recordio::{self, Decoder};
     use tokio::net::TcpListener;
+
+    /// Of no matter without ZooKeeper.
+    const SESSION: Duration = Duration::from_secs(10);
 
     fn ping(number: u64) -> Bytes {
         let frame = CoordinatorFrame { body: Some(coordinator_frame::Body::Ping(number)) };
@@ -182,9 +207,10 @@ mod tests {
         let (authority, mut seen) = coordinator(2).await;
         let (sender, mut events) = mpsc::unbounded_channel();
         let master: Master = authority.parse().unwrap();
-        let link = tokio::spawn(run(master, Duration::from_millis(20), Arc::default(), move |event| {
-            let _ = sender.send(event);
-        }));
+        let link =
+            tokio::spawn(run(master, SESSION, Duration::from_millis(20), Arc::default(), move |event| {
+                let _ = sender.send(event);
+            }));
         for _refusal in 0..2 {
             assert!(matches!(next(&mut events).await, LinkEvent::Opened(_)));
             assert!(matches!(next(&mut events).await, LinkEvent::Closed));
@@ -226,12 +252,17 @@ mod tests {
                 );
             }
         });
-        let link =
-            tokio::spawn(run(follower.parse().unwrap(), Duration::from_secs(1), Arc::default(), |event| {
+        let link = tokio::spawn(run(
+            follower.parse().unwrap(),
+            SESSION,
+            Duration::from_secs(1),
+            Arc::default(),
+            |event| {
                 if let LinkEvent::Opened(frames) = event {
                     let _ = frames.send(agent_frame::Body::Pong(9));
                 }
-            }));
+            },
+        ));
         let frame = tokio::time::timeout(Duration::from_secs(20), seen.recv()).await.unwrap().unwrap();
         assert_eq!(frame.body, Some(agent_frame::Body::Pong(9)));
         link.abort();

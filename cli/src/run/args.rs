@@ -16,8 +16,15 @@ use clap::Args;
   tepui run --image=/images/app.tar --env=LEVEL=debug --instances=3
   tepui run --coordinator=10.0.0.1:5050 --role=web --cpus=2 -- ./server --port 8080")]
 pub struct RunArgs {
-    /// The coordinator of the cluster to run on; without it, an embedded one
-    #[arg(long, alias = "master", value_name = "HOST:PORT", env = "TEPUI_COORDINATOR")]
+    /// The coordinator of the cluster to run on, or zk://HOST:PORT,.../PATH, where ZooKeeper tells which one leads; without
+    /// it, an embedded one
+    #[arg(
+        long,
+        alias = "master",
+        value_name = "HOST:PORT|URL",
+        env = "TEPUI_COORDINATOR",
+        hide_env_values = true
+    )]
     pub coordinator: Option<String>,
     /// CPUs for each instance; fractions are fine
     #[arg(long, default_value_t = 1.0, value_parser = amount)]

@@ -12,6 +12,7 @@ use tepui_shim::Zygote;
 use super::args::RunArgs;
 use super::framework::Run;
 use super::janitor::Janitor;
+use super::leader::Coordinator;
 use crate::serve;
 
 /// Starts both, runs, stops both; the exit code of the task.
@@ -45,7 +46,7 @@ async fn within(args: &RunArgs, run: Run, zygote: Zygote, home: &Home) -> anyhow
         eprintln!("tepui: coordinator at http://{address}, agent at http://{}", agent.address());
         eprintln!("tepui: sandbox below {}", home.path.display());
     }
-    let outcome = run.run(&address.to_string()).await;
+    let outcome = run.run(Coordinator::At(address.to_string())).await;
     agent.stop_and_clean_up().await;
     coordinator.stop().await?;
     Ok(outcome?)

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::args::RunArgs;
 use super::fit;
+use super::leader::Coordinator;
 use super::output::Follower;
 use super::progress::PullProgress;
 use super::task::{self, EXIT_INTERRUPTED, TaskError};
@@ -35,6 +36,9 @@ pub enum RunError {
     /// The coordinator does not answer.
     #[error("the coordinator does not answer: {0}")]
     Client(#[from] ClientError),
+    /// Nobody leads.
+    #[error("no coordinator leads, as far as ZooKeeper knows; waited {0:?} for one")]
+    NoLeader(Duration),
     /// The coordinator refused the framework.
     #[error("the coordinator refused: {0}")]
     Refused(String),
@@ -92,8 +96,8 @@ impl Run {
     ///
     /// # Errors
     /// When the coordinator is gone for good, or refuses.
-    pub async fn run(mut self, authority: &str) -> Result<i32, RunError> {
-        let mut subscription = self.subscribe(authority).await?;
+    pub async fn run(mut self, mut coordinator: Coordinator) -> Result<i32, RunError> {
+        let mut subscription = self.subscribe(&mut coordinator).await?;
         let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).ok();
         let mut terminations = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
         let mut note = Some(Instant::now() + WAITING_NOTE);
@@ -104,10 +108,15 @@ impl Run {
                     Ok(event) => self.on_event(&subscription, event).await?,
                     Err(error) => {
                         self.say(&format!("lost the coordinator ({error}); subscribing again"));
-                        subscription = self.subscribe(authority).await?;
+                        subscription = self.subscribe(&mut coordinator).await?;
                         self.reconcile(&subscription).await?;
                     }
                 },
+                () = coordinator.moved() => {
+                    self.say("another coordinator leads; subscribing to it");
+                    subscription = self.subscribe(&mut coordinator).await?;
+                    self.reconcile(&subscription).await?;
+                }
                 Some(()) = received(&mut interrupts) => if self.interrupt(&subscription).await? { break },
                 Some(()) = received(&mut terminations) => if self.interrupt(&subscription).await? { break },
                 () = tokio::time::sleep_until(noted), if note.is_some() => {
@@ -125,25 +134,29 @@ impl Run {
     }
 
     /// Subscribes, following redirects to the leader, as long as there is patience.
-    async fn subscribe(&mut self, authority: &str) -> Result<Subscription, RunError> {
+    async fn subscribe(&mut self, coordinator: &mut Coordinator) -> Result<Subscription, RunError> {
         let started = Instant::now();
-        let mut at = authority.to_owned();
+        let mut redirected = None;
         loop {
+            let at = match redirected.take() {
+                Some(leader) => leader,
+                None => coordinator.find(PATIENCE).await.ok_or(RunError::NoLeader(PATIENCE))?,
+            };
             let error = match self.try_subscribe(&at).await {
                 Ok(subscription) => return Ok(subscription),
                 Err(error) => error,
             };
             // A first subscription that cannot be made is told at once; a lost one is worth waiting for.
-            let retriable = self.framework.id.is_some() && started.elapsed() < PATIENCE;
+            let lasting = self.framework.id.is_some() || coordinator.is_elected();
+            let retriable = lasting && started.elapsed() < PATIENCE;
             match error {
                 RunError::Client(ClientError::Status { location: Some(location), .. })
                     if started.elapsed() < PATIENCE =>
                 {
-                    at = authority_of(&location).unwrap_or_else(|| authority.to_owned());
+                    redirected = authority_of(&location);
                 }
                 RunError::Client(_) if retriable => {
                     tokio::time::sleep(RETRY).await;
-                    at = authority.to_owned();
                 }
                 error => return Err(error),
             }

@@ -1,6 +1,6 @@
 //! `tepui run`: one command, run as a task, from anywhere to its exit code.
 //!
-//! [`args`] says what is wanted; [`embedded`] starts a coordinator and an agent when none is named, and
+//! [`args`] says what is wanted; [`leader`] finds the coordinator; [`embedded`] starts a coordinator and an agent when none is named, and
 //! [`janitor`] sees to it that nothing of them is left;
 //! [`framework`] is the scheduler that launches the task and follows it, with [`output`] showing what the
 //! task prints and [`progress`] the pull of its image.
@@ -10,9 +10,12 @@ mod embedded;
 mod fit;
 mod framework;
 mod janitor;
+mod leader;
 mod output;
 mod progress;
 mod task;
+
+use anyhow::Context as _;
 
 pub use args::RunArgs;
 
@@ -28,7 +31,10 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     match &args.coordinator {
         Some(coordinator) => {
             crate::serve::log("error");
-            Ok(crate::serve::runtime()?.block_on(run.run(coordinator))?)
+            Ok(crate::serve::runtime()?.block_on(async {
+                let coordinator = leader::Coordinator::new(coordinator).context("--coordinator")?;
+                anyhow::Ok(run.run(coordinator).await?)
+            })?)
         }
         None => embedded::run(&args, run),
     }

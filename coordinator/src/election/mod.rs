@@ -1,45 +1,25 @@
-//! Who leads: the seam between a coordinator and whatever elects it.
+//! Who leads, and what a coordinator does about it.
 //!
-//! A coordinator starts its core once it is elected, and serves requests by what [`Election`] says at
-//! that moment: the leader answers, any other redirects to the leader. [`Single`] is the election of a
-//! coordinator that is alone.
+//! A coordinator that is alone leads from its start to its end. One of several stands for election in ZooKeeper
+//! ([`zookeeper`]), again and again: as a candidate it listens and shows the way to the leader; when it is elected it
+//! opens the registry, and is the leader of a *term* (`term.rs`) until it loses its lease. Requests are answered by what
+//! [`Leadership`] says at that moment.
+
+pub(crate) mod zookeeper;
 
 use std::sync::Arc;
 
 use tepui_api::v1::MasterInfo;
-use tokio::sync::watch;
 
 /// Who leads, as far as this coordinator knows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Leadership {
     /// This one.
     Own,
+    /// This one, but it still reads the registry.
+    Recovering,
     /// Another one.
     Other(Arc<MasterInfo>),
     /// Nobody, or nobody known.
     Vacant,
-}
-
-/// Tells who leads.
-pub trait Election: Send + Sync {
-    /// Always holds the latest that is known.
-    fn leadership(&self) -> watch::Receiver<Leadership>;
-}
-
-/// The election of a coordinator that is alone: it leads.
-#[derive(Debug)]
-pub struct Single(watch::Sender<Leadership>);
-
-// === impl Single ===
-
-impl Default for Single {
-    fn default() -> Self {
-        Self(watch::Sender::new(Leadership::Own))
-    }
-}
-
-impl Election for Single {
-    fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.0.subscribe()
-    }
 }

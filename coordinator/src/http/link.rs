@@ -55,7 +55,7 @@ pub(super) async fn handle(context: &Arc<Context>, request: Request<Incoming>) -
         Ok(link) => link,
         Err(gone) => return stopping(gone),
     };
-    let (writer, reader) = outbox();
+    let (writer, reader) = outbox(context.lease.clone());
     tokio::spawn(async move {
         let link = guard.id();
         let ended = tokio::select! {

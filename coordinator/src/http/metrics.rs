@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tepui_api::resources::{ResourceQuantities, Resources};
 use tepui_api::v1::TaskState;
 
 use super::Context;
-use crate::core::{Connection, Snapshot};
+use crate::core::{Connection, Core, Now, Recovered, Settings, Snapshot};
 use crate::election::Leadership;
 use crate::shell::RegistryStats;
 
@@ -17,7 +17,8 @@ pub(super) fn collect(context: &Context, state: &Snapshot) -> BTreeMap<String, f
     let mut all = Metrics::default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     all.put("master/uptime_secs", now.saturating_sub(context.started).as_secs_f64());
-    all.put("master/elected", f64::from(u8::from(*context.leadership.borrow() == Leadership::Own)));
+    let leads = *context.leadership.borrow() == Leadership::Own && context.lease.holds();
+    all.put("master/elected", f64::from(u8::from(leads)));
     all.count("master/operator_event_stream_subscribers", context.operator_streams.load(Ordering::Relaxed));
     registry(&mut all, &context.registry);
     agents(&mut all, state);
@@ -29,6 +30,12 @@ pub(super) fn collect(context: &Context, state: &Snapshot) -> BTreeMap<String, f
         all.put(name, value);
     }
     all.0
+}
+
+/// The state of a coordinator that does not lead: it knows of nothing.
+pub(super) fn without_a_core(context: &Context) -> Snapshot {
+    let start = Now { uptime: Duration::ZERO, wall: Duration::ZERO };
+    Core::new(Settings::new((*context.info).clone()), Recovered::default(), start).snapshot()
 }
 
 /// What the machine reports, for `/system/stats.json` and the metrics.

@@ -4,7 +4,7 @@
 //! [`scheduler`] and those of operators through [`operator`] to the core, agents' links through
 //! [`link`]. Reads take a snapshot from the core and write it on a thread of their own, in the v1 form
 //! ([`operator`]) or the older one that tools and web pages read ([`v0`]). As in Mesos, most paths are
-//! there with and without `/master` before them.
+//! there with and without `/master` before them. What is served changes with every term ([`Site`]).
 
 mod link;
 mod metrics;
@@ -16,8 +16,8 @@ mod server;
 mod v0;
 mod validate;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::header::LOCATION;
@@ -26,6 +26,7 @@ use hyper::body::Incoming;
 use tepui_api::Wire;
 use tepui_api::http::{Body, Refusal, read_body};
 use tepui_api::v1::MasterInfo;
+use tepui_zookeeper::Lease;
 use tokio::sync::watch;
 
 pub(crate) use server::Server;
@@ -35,17 +36,27 @@ use crate::election::Leadership;
 use crate::flags::Settings;
 use crate::shell::{CoreGone, CoreHandle, RegistryStats};
 
-/// What all handlers share.
+/// What requests are answered with at the moment: the context of the present term or, between terms, the idle one, which has
+/// no core.
+#[derive(Debug)]
+pub(crate) struct Site {
+    idle: Arc<Context>,
+    present: RwLock<Arc<Context>>,
+}
+
+/// What all handlers share for one term.
 #[derive(Debug)]
 pub(crate) struct Context {
     /// The way to the core.
     pub(crate) core: CoreHandle,
     /// What the coordinator was told.
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     /// How it shows itself.
     pub(crate) info: Arc<MasterInfo>,
     /// Who leads.
     pub(crate) leadership: watch::Receiver<Leadership>,
+    /// How long this term may act.
+    pub(crate) lease: Lease,
     /// When the process started to be a coordinator, since 1970.
     pub(crate) started: Duration,
     /// When it was elected, since 1970.
@@ -56,15 +67,55 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<RegistryStats>,
 }
 
+/// How long a call waits for a leader that still reads its registry. Clients that are refused come back only after seconds
+/// (pymesos after two and more), and reading takes less.
+const RECOVERY: Duration = Duration::from_secs(10);
+
 /// Answers one request.
-pub(crate) async fn route(context: Arc<Context>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn route(site: &Site, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let own = path.strip_prefix("/master").filter(|rest| rest.starts_with('/')).unwrap_or(&path);
+    let waits = matches!(own, "/api/v1/scheduler" | "/api/v1" | "/tepui/v1/link");
+    let context = if waits { site.settled().await } else { site.context() };
     match own {
-        "/api/v1/scheduler" => scheduler::handle(&context, request).await,
-        "/api/v1" => operator::handle(&context, request).await,
+        "/api/v1/scheduler" => context.still_leading(scheduler::handle(&context, request).await),
+        "/api/v1" => context.still_leading(operator::handle(&context, request).await),
         "/tepui/v1/link" => link::handle(&context, request).await,
         _ => v0::handle(&context, own, &path, request).await,
+    }
+}
+
+// === impl Site ===
+
+impl Site {
+    /// Begins between terms.
+    pub(crate) fn new(idle: Context) -> Self {
+        let idle = Arc::new(idle);
+        Self { present: RwLock::new(Arc::clone(&idle)), idle }
+    }
+
+    /// A term begins.
+    pub(crate) fn enter(&self, term: Arc<Context>) {
+        *self.present.write().unwrap_or_else(PoisonError::into_inner) = term;
+    }
+
+    /// A term ends.
+    pub(crate) fn leave(&self) {
+        self.enter(Arc::clone(&self.idle));
+    }
+
+    /// What to answer a call with that would rather wait for a while than be refused because the registry is being read.
+    async fn settled(&self) -> Arc<Context> {
+        let mut leadership = self.idle.leadership.clone();
+        let settled = leadership.wait_for(|leadership| *leadership != Leadership::Recovering);
+        // Whether it came or not: the call is answered by what is the case then.
+        let _ = tokio::time::timeout(RECOVERY, settled).await;
+        self.context()
+    }
+
+    /// What to answer a request with.
+    pub(crate) fn context(&self) -> Arc<Context> {
+        Arc::clone(&self.present.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -75,16 +126,23 @@ impl Context {
     /// that nobody leads.
     fn check_leading(&self, path_and_query: &str) -> Result<(), Box<Response<Body>>> {
         match &*self.leadership.borrow() {
-            Leadership::Own => Ok(()),
+            Leadership::Own if self.lease.holds() => Ok(()),
             Leadership::Other(leader) => Err(Box::new(redirect(leader, path_and_query))),
-            Leadership::Vacant => Err(Box::new(nobody_leads())),
+            Leadership::Recovering => Err(Box::new(recovering())),
+            Leadership::Own | Leadership::Vacant => Err(Box::new(nobody_leads())),
         }
+    }
+
+    /// The answer, unless leadership was lost while it was made: an answer is an act, too.
+    fn still_leading(&self, answer: Response<Body>) -> Response<Body> {
+        let own = *self.leadership.borrow() == Leadership::Own;
+        if own && !self.lease.holds() { nobody_leads() } else { answer }
     }
 
     /// Who leads.
     fn leader(&self) -> Option<Arc<MasterInfo>> {
         match &*self.leadership.borrow() {
-            Leadership::Own => Some(Arc::clone(&self.info)),
+            Leadership::Own | Leadership::Recovering => Some(Arc::clone(&self.info)),
             Leadership::Other(leader) => Some(Arc::clone(leader)),
             Leadership::Vacant => None,
         }
@@ -109,6 +167,10 @@ fn redirect(leader: &MasterInfo, path_and_query: &str) -> Response<Body> {
 
 fn nobody_leads() -> Response<Body> {
     tepui_api::http::error(StatusCode::SERVICE_UNAVAILABLE, "No leader elected")
+}
+
+fn recovering() -> Response<Body> {
+    tepui_api::http::error(StatusCode::SERVICE_UNAVAILABLE, "Master has not finished recovery")
 }
 
 /// The answer of the core to a call without a body.
@@ -167,8 +229,9 @@ mod tests {
         Context {
             core: CoreHandle::new().0,
             info: Arc::new(master_info(&settings, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5050))),
-            settings,
+            settings: Arc::new(settings),
             leadership: watch::Sender::new(leadership).subscribe(),
+            lease: Lease::endless(),
             started: Duration::ZERO,
             elected: Duration::ZERO,
             operator_streams: AtomicUsize::new(0),
@@ -199,6 +262,34 @@ mod tests {
         let context = context(Leadership::Own);
         assert!(context.check_leading("/state").is_ok());
         assert_eq!(context.leader().unwrap().hostname(), "own.example");
+    }
+
+    #[test]
+    fn who_is_elected_first_reads_the_registry() {
+        let context = context(Leadership::Recovering);
+        let answer = context.check_leading("/state").unwrap_err();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(context.leader().unwrap().hostname(), "own.example");
+    }
+
+    #[test]
+    fn nothing_is_served_nor_answered_after_the_lease() {
+        let context = context(Leadership::Own);
+        let answer = || tepui_api::http::empty(StatusCode::ACCEPTED);
+        assert_eq!(context.still_leading(answer()).status(), StatusCode::ACCEPTED);
+        context.lease.end();
+        assert_eq!(context.check_leading("/state").unwrap_err().status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(context.still_leading(answer()).status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn between_terms_there_is_no_core() {
+        let site = Site::new(context(Leadership::Vacant));
+        let term = Arc::new(context(Leadership::Own));
+        site.enter(Arc::clone(&term));
+        assert!(Arc::ptr_eq(&site.context(), &term));
+        site.leave();
+        assert!(!Arc::ptr_eq(&site.context(), &term));
     }
 
     #[tokio::test]

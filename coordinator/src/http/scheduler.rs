@@ -88,7 +88,7 @@ async fn subscribe(context: &Arc<Context>, call: Call, accept: MediaType) -> Res
     let Ok(header) = HeaderValue::from_str(&id) else {
         return api::error(StatusCode::INTERNAL_SERVER_ERROR, "the stream's id cannot stand in a header");
     };
-    let (writer, reader) = outbox();
+    let (writer, reader) = outbox(context.lease.clone());
     tokio::spawn(async move {
         let ended = pump(events, accept, writer, None).await;
         if let Ended::Overrun(overrun) = ended {

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Context, route};
+use super::{Site, route};
 
 /// How long answers under way may take when the coordinator stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -32,9 +32,9 @@ pub(crate) struct Server {
 
 impl Server {
     /// Serves connections to this listener.
-    pub(crate) fn start(listener: TcpListener, context: Arc<Context>) -> Self {
+    pub(crate) fn start(listener: TcpListener, site: Arc<Site>) -> Self {
         let (stop, stopped) = watch::channel(false);
-        Self { stop, accepting: tokio::spawn(accept(listener, context, stopped)) }
+        Self { stop, accepting: tokio::spawn(accept(listener, site, stopped)) }
     }
 
     /// Takes no more connections, and returns when those there are have ended or [`LAST_ANSWERS`] are
@@ -46,7 +46,7 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, context: Arc<Context>, mut stopped: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, site: Arc<Site>, mut stopped: watch::Receiver<bool>) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // A time limit would close connections that rest between two calls, which Mesos never does and which
     // its clients do not expect.
@@ -62,7 +62,7 @@ async fn accept(listener: TcpListener, context: Arc<Context>, mut stopped: watch
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = serve(&builder, stream, &context);
+                let connection = serve(&builder, stream, &site);
                 let connection = graceful.watch(connection.into_owned());
                 connections.spawn(async move {
                     if let Err(error) = connection.await {
@@ -84,7 +84,7 @@ async fn accept(listener: TcpListener, context: Arc<Context>, mut stopped: watch
 fn serve(
     builder: &auto::Builder<TokioExecutor>,
     stream: TcpStream,
-    context: &Arc<Context>,
+    site: &Arc<Site>,
 ) -> auto::Connection<
     'static,
     TokioIo<TcpStream>,
@@ -99,10 +99,10 @@ fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection's delay cannot be turned off");
     }
-    let context = Arc::clone(context);
+    let site = Arc::clone(site);
     let service = service_fn(move |request| {
-        let context = Arc::clone(&context);
-        async move { Ok::<_, Infallible>(route(context, request).await) }
+        let site = Arc::clone(&site);
+        async move { Ok::<_, Infallible>(route(&site, request).await) }
     });
     builder.serve_connection(TokioIo::new(stream), service).into_owned()
 }

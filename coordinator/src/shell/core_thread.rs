@@ -1,4 +1,7 @@
 //! The one thread that owns the core.
+//!
+//! It looks at the lease before each step, and again before what the step gave is carried out: a process that was
+//! stopped for long may wake anywhere. When the lease is over the thread ends, and with it all queues.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tepui_api::link::coordinator_frame;
 use tepui_api::v1::{master, scheduler};
+use tepui_zookeeper::Lease;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -17,7 +21,8 @@ use crate::core::{
 
 use super::handle::Request;
 
-/// The running thread. It ends on [`Request::Stop`], or when every sender of requests is dropped.
+/// The running thread. It ends on [`Request::Stop`], when every sender of requests is dropped, or when it would act
+/// and the lease is over.
 #[derive(Debug)]
 pub(crate) struct CoreThread {
     /// Ends with the thread.
@@ -27,6 +32,7 @@ pub(crate) struct CoreThread {
 /// What the thread owns.
 struct Turn {
     core: Core,
+    lease: Lease,
     clock: Instant,
     requests: u64,
     waiting: HashMap<RequestId, oneshot::Sender<Reply>>,
@@ -54,6 +60,7 @@ impl CoreThread {
         settings: Settings,
         recovered: Recovered,
         most_observers: usize,
+        lease: Lease,
         incoming: mpsc::Receiver<Request>,
         changes: mpsc::Sender<(Ticket, RegistryChange)>,
     ) -> std::io::Result<Self> {
@@ -61,6 +68,7 @@ impl CoreThread {
             let clock = Instant::now();
             let mut turn = Turn {
                 core: Core::new(settings, recovered, now(clock)),
+                lease,
                 clock,
                 requests: 0,
                 waiting: HashMap::new(),
@@ -79,7 +87,7 @@ impl CoreThread {
 
 impl Turn {
     fn run(&mut self, incoming: &mpsc::Receiver<Request>) {
-        loop {
+        while self.lease.holds() {
             let wait = self.core.next_deadline().map(|at| at.saturating_sub(self.clock.elapsed()));
             let request = match wait {
                 Some(Duration::ZERO) => {
@@ -101,7 +109,7 @@ impl Turn {
                     Err(mpsc::RecvError) => return,
                 },
             };
-            if matches!(request, Request::Stop) {
+            if matches!(request, Request::Stop) || !self.lease.holds() {
                 return;
             }
             self.take(request);
@@ -164,7 +172,11 @@ impl Turn {
     }
 
     fn step(&mut self, input: Input) {
-        for output in self.core.step(now(self.clock), input) {
+        let outputs = self.core.step(now(self.clock), input);
+        for output in outputs {
+            if !self.lease.holds() {
+                return;
+            }
             self.carry_out(output);
         }
     }

@@ -3,6 +3,8 @@
 //! The [`Writer`] never waits. A client that reads slower than it is written to fills the outbox; at
 //! the limit all of it is dropped and the stream ends, so that one stuck reader costs at most that
 //! much memory and nobody's time.
+//!
+//! A stream is also a leader's act: from the moment the lease is over, nothing that waits is read any more.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -11,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::Stream;
+use tepui_zookeeper::Lease;
 use tokio::sync::oneshot;
 
 /// Bytes that may wait for one client: minutes of what the busiest framework is sent.
@@ -29,6 +32,7 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 pub(crate) struct Reader {
     shared: Arc<Mutex<Queue>>,
+    lease: Lease,
     _alive: oneshot::Sender<()>,
 }
 
@@ -48,15 +52,16 @@ struct Queue {
     reader: Option<Waker>,
 }
 
-/// An outbox that takes [`LIMIT`] bytes. One record may be larger when nothing else waits.
-pub(crate) fn outbox() -> (Writer, Reader) {
-    with_limit(LIMIT)
+/// An outbox that takes [`LIMIT`] bytes, to be read while the lease holds. One record may be larger when nothing else
+/// waits.
+pub(crate) fn outbox(lease: Lease) -> (Writer, Reader) {
+    with_limit(LIMIT, lease)
 }
 
-fn with_limit(limit: usize) -> (Writer, Reader) {
+fn with_limit(limit: usize, lease: Lease) -> (Writer, Reader) {
     let shared = Arc::default();
     let (alive, gone) = oneshot::channel();
-    (Writer { shared: Arc::clone(&shared), gone: Some(gone), limit }, Reader { shared, _alive: alive })
+    (Writer { shared: Arc::clone(&shared), gone: Some(gone), limit }, Reader { shared, lease, _alive: alive })
 }
 
 // === impl Writer ===
@@ -108,6 +113,9 @@ impl Stream for Reader {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut queue = lock(&self.shared);
+        if !self.lease.holds() {
+            return Poll::Ready(None);
+        }
         if let Some(record) = queue.records.pop_front() {
             queue.bytes -= record.len();
             return Poll::Ready(Some(record));
@@ -152,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_is_read_in_order_to_the_end() {
-        let (writer, reader) = outbox();
+        let (writer, reader) = outbox(Lease::endless());
         writer.push(Bytes::from_static(b"one")).unwrap();
         writer.push(Bytes::from_static(b"two")).unwrap();
         drop(writer);
@@ -162,7 +170,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_waits_is_woken() {
-        let (writer, mut reader) = outbox();
+        let (writer, mut reader) = outbox(Lease::endless());
         let reading = tokio::spawn(async move { (reader.next().await, reader.next().await) });
         tokio::task::yield_now().await;
         writer.push(record(3)).unwrap();
@@ -173,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_is_hopelessly_behind_loses_all() {
-        let (writer, mut reader) = with_limit(100);
+        let (writer, mut reader) = with_limit(100, Lease::endless());
         writer.push(record(60)).unwrap();
         writer.push(record(40)).unwrap();
         assert_eq!(writer.push(record(1)), Err(Overrun { limit: 100 }));
@@ -182,10 +190,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_large_record_gets_through() {
-        let (writer, mut reader) = with_limit(100);
+        let (writer, mut reader) = with_limit(100, Lease::endless());
         writer.push(record(1000)).unwrap();
         assert!(writer.push(record(1)).is_err());
-        let (writer, mut second) = with_limit(100);
+        let (writer, mut second) = with_limit(100, Lease::endless());
         writer.push(record(1000)).unwrap();
         assert_eq!(second.next().await, Some(record(1000)));
         writer.push(record(1)).unwrap();
@@ -193,8 +201,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nothing_is_read_after_the_lease() {
+        let lease = Lease::endless();
+        let (writer, mut reader) = outbox(lease.clone());
+        writer.push(record(1)).unwrap();
+        writer.push(record(2)).unwrap();
+        assert_eq!(reader.next().await, Some(record(1)));
+        lease.end();
+        assert_eq!(reader.next().await, None);
+    }
+
+    #[tokio::test]
     async fn the_writer_learns_that_the_reader_is_gone() {
-        let (mut writer, reader) = outbox();
+        let (mut writer, reader) = outbox(Lease::endless());
         drop(reader);
         writer.gone().await;
         writer.gone().await;

@@ -6,6 +6,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use tepui_zookeeper::Lease;
+
 use crate::core::{RegistryChange, Ticket};
 use crate::registry::{Registry, RegistryError};
 
@@ -25,7 +27,7 @@ pub(crate) struct RegistryStats {
     pub(crate) queued: AtomicU64,
 }
 
-/// The running thread. It ends when the sender of changes is dropped.
+/// The running thread. It ends when the sender of changes is dropped, or when the lease is over.
 #[derive(Debug)]
 pub(crate) struct RegistryThread {
     /// Where changes go, in their order.
@@ -43,14 +45,18 @@ impl RegistryThread {
     ///
     /// # Errors
     /// When the system has no room for a thread.
-    pub(crate) fn start(registry: Box<dyn Registry>, core: CoreHandle) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        registry: Box<dyn Registry>,
+        core: CoreHandle,
+        lease: Lease,
+    ) -> std::io::Result<Self> {
         let (changes, waiting) = mpsc::channel();
         let stats = Arc::new(RegistryStats::default());
         stats.note_size(&*registry);
         let own = Arc::clone(&stats);
         let thread = std::thread::Builder::new()
             .name("registry".to_owned())
-            .spawn(move || write_all(registry, &waiting, &core, &own))?;
+            .spawn(move || write_all(registry, &waiting, (&core, &lease), &own))?;
         Ok(Self { changes, thread, stats })
     }
 }
@@ -66,10 +72,12 @@ impl RegistryStats {
 fn write_all(
     mut registry: Box<dyn Registry>,
     waiting: &mpsc::Receiver<(Ticket, RegistryChange)>,
-    core: &CoreHandle,
+    (core, lease): (&CoreHandle, &Lease),
     stats: &RegistryStats,
 ) -> Result<(), RegistryError> {
-    while let Ok(first) = waiting.recv() {
+    while let Ok(first) = waiting.recv()
+        && lease.holds()
+    {
         let (tickets, changes): (Vec<_>, Vec<_>) =
             std::iter::once(first).chain(waiting.try_iter()).take(BATCH).unzip();
         stats.queued.store(changes.len() as u64, Ordering::Relaxed);

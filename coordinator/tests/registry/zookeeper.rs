@@ -10,7 +10,7 @@ use tepui_zookeeper::client::{Acls, Client, CreateMode};
 use crate::agent;
 use crate::server::{ZooKeeper, open, runtime, url};
 
-const ROOT: &str = "/tepui/of this test/registry";
+const ROOT: &str = "/tepui/of this test/log_replicas";
 
 fn admit(id: &str) -> [RegistryChange; 1] {
     [RegistryChange::Admit(agent(id, "host"))]

@@ -31,7 +31,7 @@ pub(super) async fn handle(context: &Arc<Context>, media: MediaType) -> Response
     };
     let beat = Event { r#type: Some(event::Type::Heartbeat.into()), ..Event::default() };
     let second = recordio::encode(&tepui_api::encode(media, &beat));
-    let (mut writer, reader) = outbox();
+    let (mut writer, reader) = outbox(context.lease.clone());
     // A large cluster's state alone is more than may wait.
     writer.allow(first.len());
     for record in [first, second] {

@@ -152,6 +152,8 @@ impl Report {
     ) -> Result<Result<Vec<u8>, crate::shell::CoreGone>, Refusal> {
         let state = match context.core.read().await {
             Ok(state) => state,
+            // The process has metrics also when it does not lead.
+            Err(_) if self == Self::Metrics => metrics::without_a_core(context),
             Err(gone) => return Ok(Err(gone)),
         };
         let context = Arc::clone(context);

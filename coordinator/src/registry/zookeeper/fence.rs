@@ -54,7 +54,7 @@ impl Fence {
         let opened = Session::open(url, timeout).await;
         let session =
             opened.map_err(|error| RegistryError::ZooKeeper { doing: "reached", error: error.into() })?;
-        let root = format!("{}/registry", url.path());
+        let root = format!("{}/{ROOT}", url.path());
         let mark = Mark { term: term.id.to_owned(), batch: 0 };
         let mut fence = Self { session, root, mark: mark.clone(), version: 0 };
         fence.prepare().await?;
@@ -210,7 +210,7 @@ impl Fence {
 
     /// Where it is, for words.
     pub(super) fn name(&self) -> String {
-        format!("{}/registry", self.session.url())
+        format!("{}/{ROOT}", self.session.url())
     }
 
     fn term_path(&self) -> String {

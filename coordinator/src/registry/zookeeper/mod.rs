@@ -1,12 +1,15 @@
-//! The registry of a replicated set of coordinators: nodes of ZooKeeper below `<path>/registry`.
+//! The registry of a replicated set of coordinators: nodes of ZooKeeper below `<path>/log_replicas`.
 //!
 //! ```text
-//! registry                          {"format":1}
-//! registry/term                     {"term":"<id of the leader's term>","batch":<number of its last write>}
-//! registry/<table>                  one for each Table, made when it is first needed
-//! registry/<table>/<00..ff>         a bucket: the first byte of the key's SHA-256, as hex
-//! registry/<table>/<00..ff>/<key>   an entry: a protobuf message with its key and its value
+//! log_replicas                      {"format":1}
+//! log_replicas/term                 {"term":"<id of the leader's term>","batch":<number of its last write>}
+//! log_replicas/<table>              one for each Table, made when it is first needed
+//! log_replicas/<table>/<00..ff>     a bucket: the first byte of the key's SHA-256, as hex
+//! log_replicas/<table>/<00..ff>/<key> an entry: a protobuf message with its key and its value
 //! ```
+//!
+//! **Name**. Beside the nodes by which coordinators are elected, Mesos has one of this name, for its registry. Detectors that
+//! are not so careful with other nodes, pymesos among them, pass it over.
 //!
 //! **Fence** (`fence`). Opening writes the term's id to `term`, on condition of the version it had; from
 //! then on every write is one transaction of ZooKeeper's whose first part writes `term` on condition of the
@@ -44,6 +47,8 @@ use super::entries::{Table, writes};
 use super::{EntryError, Registry, RegistryError};
 use crate::core::{Recovered, RegistryChange};
 
+/// The node of the registry.
+const ROOT: &str = "log_replicas";
 /// Requests that wait for their answers at once when the registry is read.
 const READS: usize = 512;
 
