@@ -154,7 +154,7 @@ def test_credentials_guard_the_nodes(bare):
     url = bare.zookeeper.url(bare.watcher.path, "tepui:wrong-word")
     settings = [f"--zk={url}", "--zk_session_timeout=4secs", "--ip=127.0.0.1", "--port=0"]
     process = subprocess.run([binary(), "coordinator", *settings], capture_output=True, text=True, timeout=30)
-    assert process.returncode == 1
+    assert process.returncode == 125
     assert "does not let these credentials write" in process.stderr, process.stderr
     shown = process.stdout + process.stderr + bare.coordinators["coordinator-0"].log()
     assert "wrong-word" not in shown and "secret" not in shown, "no password is ever shown"
@@ -171,7 +171,7 @@ def test_what_is_wrong_with_a_url_is_told(bare):
         (["--registry=zookeeper"], "needs --zk"),
     ]:
         process = subprocess.run([binary(), "coordinator", *flags], capture_output=True, text=True, timeout=30)
-        assert process.returncode == 1 and words in process.stderr, (flags, process)
+        assert process.returncode == 125 and words in process.stderr, (flags, process)
         assert "hidden" not in process.stderr
 
 

@@ -19,10 +19,10 @@ class Scheduler:
         self.lock = threading.Lock()
 
     def registered(self, driver, framework_id, master_info):
-        self.leaders.append(master_info["pid"])
+        self.leaders.append(address(master_info))
 
     def reregistered(self, driver, master_info):
-        self.leaders.append(master_info["pid"])
+        self.leaders.append(address(master_info))
         with self.lock:
             open_tasks = [name for name, states in self.states.items() if states[-1] not in ENDS]
         driver.reconcileTasks([{"task_id": {"value": name}} for name in open_tasks])
@@ -57,6 +57,10 @@ class Scheduler:
             return [name for name, states in self.states.items() if states[-1] == "TASK_FINISHED"]
 
 
+def address(master_info):
+    return f"{master_info['hostname']}:{master_info['port']}"
+
+
 ENDS = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_LOST", "TASK_ERROR"}
 
 
@@ -81,6 +85,6 @@ def test_pymesos_follows_the_leader(three):
         driver.stop()
         driver.join()
     assert not scheduler.errors
-    assert scheduler.leaders[0] == f"master@{first.address}" and scheduler.leaders[-1] != scheduler.leaders[0]
+    assert scheduler.leaders[0] == first.address and scheduler.leaders[-1] != scheduler.leaders[0]
     bad = {name: states for name, states in scheduler.states.items() if set(states) & (ENDS - {"TASK_FINISHED"})}
     assert not bad, "no task was lost"
