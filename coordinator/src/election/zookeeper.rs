@@ -25,6 +25,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a core that has lost the lease and its registry may take to end. They do nothing any more.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+/// The id of no candidacy.
+const NOBODY: &str = "";
+
 /// What a coordinator needs to stand for election for ever.
 pub(crate) struct Campaign {
     process: Process,
@@ -89,7 +92,7 @@ impl Campaign {
                 }
             }
             tokio::select! {
-                () = self.following(tokio::time::sleep(PAUSE)) => {}
+                () = self.following(NOBODY, tokio::time::sleep(PAUSE)) => {}
                 () = stop.asked() => return Ok(()),
             }
         }
@@ -97,7 +100,7 @@ impl Campaign {
 
     async fn candidacy(&self, info: Arc<MasterInfo>, stop: &mut Stop) -> End {
         let stood = tokio::select! {
-            stood = self.following(Candidate::stand(&self.url, self.session_timeout, &info)) => stood,
+            stood = self.following(&info.id, Candidate::stand(&self.url, self.session_timeout, &info)) => stood,
             () = stop.asked() => return End::Stopped(Ok(())),
         };
         let candidate = match stood {
@@ -109,7 +112,7 @@ impl Campaign {
         };
         tracing::info!(id = info.id, node = candidate.node(), "standing for election");
         let lowest = tokio::select! {
-            lowest = self.following(candidate.lowest()) => lowest,
+            lowest = self.following(&info.id, candidate.lowest()) => lowest,
             () = stop.asked() => {
                 candidate.withdraw().await;
                 return End::Stopped(Ok(()));
@@ -168,7 +171,7 @@ impl Campaign {
                 tracing::warn!(%reason, "stepping down");
                 // What was begun ends by itself: it sees that the lease is over.
                 incumbency.lease().end();
-                let _ = self.following(tokio::time::timeout(LAST_WORDS, term.ended())).await;
+                let _ = self.following(NOBODY, tokio::time::timeout(LAST_WORDS, term.ended())).await;
                 incumbency.resign().await;
                 End::Again(reason)
             }
@@ -189,12 +192,12 @@ impl Campaign {
         }
     }
 
-    /// Tells who leads, by the detector, while something is waited for.
-    async fn following<T>(&self, waiting: impl Future<Output = T>) -> T {
+    /// Tells who leads, by the detector, while something is waited for in the candidacy of this id.
+    async fn following<T>(&self, id: &str, waiting: impl Future<Output = T>) -> T {
         let mut leader = self.detector.leader();
         let mut waiting = pin!(waiting);
         loop {
-            let seen = self.seen(leader.borrow_and_update().as_ref());
+            let seen = self.seen(id, leader.borrow_and_update().as_ref());
             self.publish(seen);
             tokio::select! {
                 done = &mut waiting => return done,
@@ -203,10 +206,11 @@ impl Campaign {
         }
     }
 
-    /// What the detector saw. An own node that this process does not lead by is one of an earlier candidacy, or of an
-    /// earlier process at this address, or not confirmed yet: nobody leads.
-    fn seen(&self, leader: Option<&Arc<MasterInfo>>) -> Leadership {
+    /// What the detector saw, which may be earlier than the candidate itself. An own node of another id is one of an
+    /// earlier candidacy, or of an earlier process at this address: nobody leads.
+    fn seen(&self, id: &str, leader: Option<&Arc<MasterInfo>>) -> Leadership {
         match leader {
+            Some(leader) if leader.id == id => Leadership::Recovering,
             Some(leader) if leader.pid() != self.process.info.pid() => Leadership::Other(Arc::clone(leader)),
             _ => Leadership::Vacant,
         }

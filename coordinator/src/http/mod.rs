@@ -9,6 +9,7 @@
 mod link;
 mod metrics;
 mod operator;
+mod page;
 mod query;
 mod roles;
 mod scheduler;

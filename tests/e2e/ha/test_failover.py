@@ -13,7 +13,8 @@ from harness.framework import TERMINAL, Framework, task
 from harness.zookeeper import Watcher
 
 KILLS = int(os.environ.get("KILLS", "3"))
-LIMIT = 5.0
+# Beside other tests, which take the processors from it, the promise is not measured, only that it is a matter of seconds.
+LIMIT = 10.0 if "PYTEST_XDIST_WORKER" in os.environ else 5.0
 LONG = 4
 
 

@@ -18,7 +18,7 @@ use tepui_api::http::{self as api, Body, Refusal, read_body};
 use tepui_api::v1::FrameworkId;
 
 use super::query::Query;
-use super::{Context, metrics, operator, redirect, stopping, write_apart};
+use super::{Context, metrics, operator, page, redirect, stopping, write_apart};
 use crate::core::Snapshot;
 use state::{Agents, Flags, Frameworks, Roles, State, TaskQuery, Tasks};
 use summary::Summary;
@@ -82,6 +82,7 @@ pub(super) async fn handle(
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let target = request.uri().path_and_query().map_or("", |p| p.as_str());
     match path {
+        "/" => return page::show(context),
         "/health" => return api::empty(StatusCode::OK),
         "/redirect" => {
             return match context.leader() {
