@@ -18,9 +18,7 @@ use crate::core::{self, Recovered};
 use crate::election::Leadership;
 use crate::flags::Settings;
 use crate::http::Context;
-use crate::registry::{
-    self, FileRegistry, MemoryRegistry, Place, Registry, RegistryError, ZooKeeperRegistry,
-};
+use crate::registry::{self, FileRegistry, MemoryRegistry, Registry, RegistryError, ZooKeeperRegistry};
 use crate::running::Failure;
 use crate::shell::{CoreHandle, CoreThread, RegistryThread, Request};
 
@@ -88,13 +86,8 @@ impl Store {
                     Self::Memory => Box::new(MemoryRegistry::default()),
                     Self::File(work_dir) => Box::new(FileRegistry::open(&work_dir)?),
                     Self::ZooKeeper { url, session_timeout } => {
-                        let place = Place {
-                            servers: url.servers(),
-                            path: url.path().to_owned(),
-                            auth: url.credentials().map(str::to_owned),
-                        };
                         let term = registry::Term { id: &term, elected_by: elected_by.as_deref() };
-                        Box::new(ZooKeeperRegistry::open(&place, session_timeout, term, runtime)?)
+                        Box::new(ZooKeeperRegistry::open(&url, session_timeout, term, runtime)?)
                     }
                 };
                 let recovered = registry.recover()?;

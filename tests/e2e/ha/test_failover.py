@@ -92,6 +92,8 @@ def test_the_leader_is_killed_again_and_again(bare):
             bare.wait_candidates(3)
             old = bare.coordinators[name].address
             wait.until(lambda: follower.first("offered", 0, None) and framework.master == old, 10, "it is served")
+            busy = len(follower.launched) + 2
+            wait.until(lambda: len(follower.launched) >= busy, 20, "it launches tasks")
             begun = time.monotonic()
             bare.coordinators[name].kill9()
             at = wait.until(lambda: follower.first("subscribed", begun, old), 30, "the framework is served by the next")

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tepui_zookeeper::client::{Client, CreateMode, Error, MultiWriteError, MultiWriter};
 use tepui_zookeeper::{Session, Url};
 
-use super::Term;
 use super::batch::Op;
+use super::{ROOT, Term};
 use crate::registry::{RegistryError, Table};
 
 /// Raised when an older Tepui could no longer read the nodes rightly. A table more needs no new number,
