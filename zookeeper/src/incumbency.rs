@@ -12,7 +12,8 @@
 //! - The session's end is decided by the ensemble's leader, `T` or more after he last heard of it. A server tells him of the
 //!   sessions it heard of when he pings it, every half tick, on the same connection as it forwards transactions: when the
 //!   transaction is confirmed, he knows what the server heard up to half a tick before. A session lasts two ticks or
-//!   more, so half a tick is at most `T/4` (as long as `minSessionTimeout` is not set lower).
+//!   more, so half a tick is at most `T/4` (as long as `minSessionTimeout` is not set lower, and all servers of the ensemble
+//!   have the same limits).
 //! - The client is never silent for longer than 3/20 of `T`: after that it pings.
 //!
 //! Should that server die the moment it has passed the confirmation on, the node stays for `T - T/4 - 3T/20` = `0.6 T` after the

@@ -5,15 +5,19 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The scheme with which every URL begins.
 const SCHEME: &str = "zk://";
 /// What ZooKeeper listens on when nothing else is said.
 const PORT: u16 = 2181;
 
-/// An ensemble, a path in it and, perhaps, credentials.
+/// An ensemble, a path in it and, perhaps, credentials. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Url {
+pub struct Url(Arc<Parts>);
+
+#[derive(PartialEq, Eq)]
+struct Parts {
     credentials: Option<String>,
     servers: Vec<(String, u16)>,
     path: String,
@@ -58,19 +62,19 @@ impl Url {
     /// The path below which all nodes are: begins with a slash, does not end with one, and is not the root.
     #[must_use]
     pub fn path(&self) -> &str {
-        &self.path
+        &self.0.path
     }
 
     /// `user:password`, when they are given.
     #[must_use]
     pub fn credentials(&self) -> Option<&str> {
-        self.credentials.as_deref()
+        self.0.credentials.as_deref()
     }
 
     /// The servers, as the client library takes them.
     #[must_use]
     pub fn servers(&self) -> String {
-        let servers = self.servers.iter();
+        let servers = self.0.servers.iter();
         servers.map(|(host, port)| format!("{host}:{port}")).collect::<Vec<_>>().join(",")
     }
 }
@@ -88,7 +92,7 @@ impl FromStr for Url {
             None => (None, authority),
         };
         let servers = servers.split(',').map(server).collect::<Result<_, _>>()?;
-        Ok(Self { credentials, servers, path: check_path(path)? })
+        Ok(Self(Arc::new(Parts { credentials, servers, path: check_path(path)? })))
     }
 }
 
@@ -99,7 +103,7 @@ impl fmt::Display for Url {
         if let Some((user, _)) = self.credentials().and_then(|c| c.split_once(':')) {
             write!(f, "{user}:***@")?;
         }
-        write!(f, "{}{}", self.servers(), self.path)
+        write!(f, "{}{}", self.servers(), self.path())
     }
 }
 

@@ -9,6 +9,9 @@ use tokio::sync::watch;
 
 use super::master::{Master, MasterError};
 
+/// Nobody leading for so long is worth a word.
+const TELL: Duration = Duration::from_secs(1);
+
 /// Where to connect, and when that changes.
 #[derive(Debug)]
 pub(super) enum Finder {
@@ -46,7 +49,7 @@ impl Finder {
         match self {
             Self::Named(master) => master.resolve(),
             Self::Detected { leader, found, .. } => {
-                if leader.borrow_and_update().is_none() {
+                if tokio::time::timeout(TELL, leader.wait_for(Option::is_some)).await.is_err() {
                     tracing::info!("no coordinator leads; waiting for one");
                 }
                 let Ok(leader) = leader.wait_for(Option::is_some).await.map(|leader| leader.clone()) else {
