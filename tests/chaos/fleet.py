@@ -154,7 +154,7 @@ class Fleet:
             "max_agent_ping_timeouts": 4,
         }
         if self.zk:
-            settings |= {"zk": self.zk, "zk_session_timeout": f"{SESSION_TIMEOUT}secs", "quorum": 2}
+            settings |= {"zk": self.zk, "zk_session_timeout": f"{SESSION_TIMEOUT}secs"}
         return Process(name, host, [cluster.binary(), "coordinator", *flags_of(settings)], self._log(name), directory)
 
     def _agent(self, number, host):
