@@ -127,16 +127,25 @@ impl Core {
         self.end(now, key, exit_verdict(status, limitation.as_ref(), killed), out);
     }
 
-    /// A task is over: says so, and has what is left of its container removed.
+    /// A task is over: says so, and has what is left of its container removed once that is on disk.
     pub(super) fn end(&mut self, now: Now, key: &TaskKey, verdict: Verdict, out: &mut Vec<Output>) {
         let Some(task) = self.frameworks.task_mut(key) else { return };
         if matches!(task.life, Life::Ending | Life::Terminated) {
             return;
         }
         task.life = Life::Ending;
-        out.push(Output::Container(task.container.clone(), ContainerCommand::Destroy));
-        if !self.is_abandoned(key) {
+        if self.is_abandoned(key) {
+            self.remove_remains(key, out);
+        } else {
             self.update(now, key, verdict, true, out);
+        }
+    }
+
+    pub(super) fn remove_remains(&mut self, key: &TaskKey, out: &mut Vec<Output>) {
+        if let Some(task) = self.frameworks.task(key)
+            && task.life == Life::Ending
+        {
+            out.push(Output::Container(task.container.clone(), ContainerCommand::Destroy));
         }
     }
 

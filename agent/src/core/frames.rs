@@ -177,9 +177,9 @@ impl Core {
             pid: None,
             networks: Vec::new(),
         };
-        self.store(vec![record(&task, None)], None, out);
+        let record = record(&task, None);
         self.add_task(task);
-        self.update(now, key, verdict, false, out);
+        self.update_with(now, key, verdict, false, vec![record], out);
     }
 
     pub(super) fn add_task(&mut self, task: Task) {

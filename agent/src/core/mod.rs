@@ -7,7 +7,7 @@
 //! 1. [`frames`]: `RunTask` comes from the coordinator. [`refusal`] looks for what this agent cannot do. The
 //!    task's record goes to the store and its launch to the containerizer, both at once.
 //! 2. [`containers`]: both are done: `TASK_STARTING` goes to the store, the container is started; it runs: `TASK_RUNNING`;
-//!    it exits: the terminal update is stored while the container's remains are removed.
+//!    it exits: the terminal update is stored, and then the container's remains are removed, which tell how it ended until then.
 //! 3. [`kill`]: somebody wants it to end: SIGTERM, a while to obey, SIGKILL.
 //! 4. [`updates`]: what was stored is sent, until it is acknowledged; the last acknowledgement makes the task history
 //!    ([`frameworks`]).
@@ -123,6 +123,8 @@ enum Waiting {
     Launch(TaskKey),
     /// An update.
     Update(TaskKey, u64),
+    /// A task's last update. What is left of its container tells how it ended until this is on disk.
+    LastUpdate(TaskKey, u64),
     /// The wish that the agent drains.
     Drain,
 }
@@ -268,18 +270,37 @@ impl Core {
             match waiting {
                 Waiting::Launch(key) => self.record_stored(now, &key, out),
                 Waiting::Drain => self.carry_out_drain(now, out),
-                Waiting::Update(key, sequence) => {
-                    if let Some(sending) = self.streams.stored(now.monotonic, &key, sequence) {
-                        self.send(sending, out);
-                    }
+                Waiting::Update(key, sequence) => self.update_stored(now, &key, sequence, out),
+                Waiting::LastUpdate(key, sequence) => {
+                    self.update_stored(now, &key, sequence, out);
+                    self.remove_remains(&key, out);
                 }
             }
+        }
+    }
+
+    fn update_stored(&mut self, now: Now, key: &TaskKey, sequence: u64, out: &mut Vec<Output>) {
+        if let Some(sending) = self.streams.stored(now.monotonic, key, sequence) {
+            self.send(sending, out);
         }
     }
 
     /// Makes an update for a task and stores it; it is sent after that. With `held` it waits further,
     /// until the task's container is gone.
     fn update(&mut self, now: Now, key: &TaskKey, verdict: Verdict, held: bool, out: &mut Vec<Output>) {
+        self.update_with(now, key, verdict, held, Vec::new(), out);
+    }
+
+    /// As [`Core::update`], with other writes in the same step: all of them are on disk, or none is.
+    fn update_with(
+        &mut self,
+        now: Now,
+        key: &TaskKey,
+        verdict: Verdict,
+        held: bool,
+        writes: Vec<Write>,
+        out: &mut Vec<Output>,
+    ) {
         let Some(agent) = self.agent_id().cloned() else { return };
         let uuid = self.uuid();
         let verdict = self.as_drained(key, verdict);
@@ -297,7 +318,7 @@ impl Core {
         task.show(&status);
         self.count(status.state());
         if !self.is_abandoned(key) {
-            self.push_update(key, status, held, out);
+            self.push_update(key, status, held, writes, out);
         }
     }
 
@@ -310,16 +331,25 @@ impl Core {
         let uuid = self.uuid();
         let status = status::task_status(key, &agent, None, uuid, now.unix, verdict);
         self.count(status.state());
-        self.push_update(key, status, false, out);
+        self.push_update(key, status, false, Vec::new(), out);
     }
 
-    fn push_update(&mut self, key: &TaskKey, status: TaskStatus, held: bool, out: &mut Vec<Output>) {
+    fn push_update(
+        &mut self,
+        key: &TaskKey,
+        status: TaskStatus,
+        held: bool,
+        mut writes: Vec<Write>,
+        out: &mut Vec<Output>,
+    ) {
         tracing::info!(task = %key, state = status.state().as_str_name(), message = status.message.as_deref(),
             "the task has a new state");
         let status = Arc::new(status);
         let sequence = self.streams.push(key, status.clone(), held);
-        let write = Write::Update(key.clone(), sequence, status);
-        self.store(vec![write], Some(Waiting::Update(key.clone(), sequence)), out);
+        let last = is_terminal(status.state());
+        writes.push(Write::Update(key.clone(), sequence, status));
+        let waiting = if last { Waiting::LastUpdate } else { Waiting::Update };
+        self.store(writes, Some(waiting(key.clone(), sequence)), out);
     }
 
     fn send(&mut self, sending: Sending, out: &mut Vec<Output>) {

@@ -15,7 +15,7 @@ use tepui_api::v1::{AgentInfo, ContainerId, DrainConfig, FrameworkInfo, NetworkI
 use super::containers::exit_verdict;
 use super::input::{ContainerCommand, FrameworkFate, Launch, Limitation, Now, Output, TaskWrite, Write};
 use super::kill::Timer;
-use super::status::{Verdict, can, is_terminal};
+use super::status::{Verdict, can, dropped, is_terminal};
 use super::task::{KillOrder, Life, Task, TaskKey, shown};
 use super::{Core, Drain};
 
@@ -161,6 +161,10 @@ impl Core {
             pid: None,
             networks: Vec::new(),
         };
+        let never_had_one = task.container.value.is_empty();
+        if never_had_one {
+            task.life = Life::Terminated;
+        }
         for update in &updates {
             task.show(&update.status);
             if update.acknowledged {
@@ -174,17 +178,15 @@ impl Core {
             task.pid = last_pid(&updates);
         }
         let container = task.container.clone();
-        let never_had_one = container.value.is_empty();
         let over = updates.last().is_some_and(|update| is_terminal(update.status.state()));
         self.add_task(task);
         self.restore_stream(&key, &updates, over && !never_had_one);
+        if never_had_one {
+            return self.recover_refused(now, &key, over, out);
+        }
         if self.is_abandoned(&key) || over {
             self.set_life(&key, Life::Ending);
-            if never_had_one {
-                self.set_life(&key, Life::Terminated);
-            } else {
-                out.push(Output::Container(container, ContainerCommand::Destroy));
-            }
+            out.push(Output::Container(container, ContainerCommand::Destroy));
             return;
         }
         let order = record.kill;
@@ -210,6 +212,19 @@ impl Core {
                 let reason = Reason::ExecutorReregistrationTimeout;
                 self.end(now, &key, Verdict::agent(state, reason, message), out);
             }
+        }
+    }
+
+    /// A task that was refused: nothing of it ever was but a record and an update.
+    fn recover_refused(&mut self, now: Now, key: &TaskKey, told: bool, out: &mut Vec<Output>) {
+        if self.is_abandoned(key) {
+            self.forget_task(key, out);
+        } else if !told {
+            // Earlier versions wrote the record first, and could be killed before the update.
+            let framework = self.frameworks.get(&key.framework).map(|framework| framework.info.clone());
+            let state = dropped(&framework.unwrap_or_default());
+            let message = "the agent refused the task, and was killed before it could say why";
+            self.update(now, key, Verdict::agent(state, Reason::AgentRestarted, message), false, out);
         }
     }
 

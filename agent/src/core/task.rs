@@ -5,7 +5,7 @@
 //!                  │                                  │                    │                 │
 //!                  │ killed, or cannot be prepared    │ cannot start       │ exited          │ exited
 //!                  ▼                                  ▼                    ▼                 ▼
-//!               Ending: a terminal update is stored, the container's remains are being removed
+//!               Ending: a terminal update is stored, then the container's remains are removed
 //!                  │ removed
 //!                  ▼
 //!               Terminated: updates go out until the last is acknowledged; then the task is history
@@ -68,7 +68,7 @@ pub enum Life {
     Running,
     /// Its processes were asked to end.
     Killing(Kill),
-    /// They have ended; what is left of the container is being removed.
+    /// They have ended; that is being stored, or what is left of the container is being removed.
     Ending,
     /// Nothing of it is left on the agent but unacknowledged updates and the sandbox.
     Terminated,

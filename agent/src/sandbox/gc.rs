@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::{paths, tree};
+use super::tree;
 
 /// Removes old sandboxes, and counts them for the metrics `gc/path_removals_*`.
 #[derive(Debug)]
@@ -153,13 +153,21 @@ fn remove_empty_parents(sandbox: &Path, work_dir: &Path) {
     let top = work_dir.join("slaves");
     for parent in sandbox.ancestors().skip(1).take_while(|parent| *parent != top) {
         if children(parent).is_empty() {
-            let latest = parent.join(paths::LATEST);
-            if latest.is_symlink() {
-                let _ = std::fs::remove_file(latest);
-            }
+            remove_links(parent);
         }
         if std::fs::remove_dir(parent).is_err() {
             return;
+        }
+    }
+}
+
+/// Removes the link to the newest run, and one that was left half-way by an agent that was killed.
+fn remove_links(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    for link in paths.filter(|path| path.is_symlink()) {
+        if let Err(error) = std::fs::remove_file(&link) {
+            tracing::warn!(link = %link.display(), %error, "cannot remove what only led to an old sandbox");
         }
     }
 }
@@ -191,6 +199,8 @@ mod tests {
         let live = HashSet::from([alive.clone()]);
         let gc = Gc::new(dir.path().to_owned());
         gc.begin(&dead);
+        // An agent was killed while it made the link to the newest run.
+        std::os::unix::fs::symlink(&dead, dead.with_file_name(".c1.latest")).unwrap();
         assert_eq!(gc.counts(), Counts { succeeded: 0, failed: 0, pending: 1 });
 
         let minute = Duration::from_secs(60);

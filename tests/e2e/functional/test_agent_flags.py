@@ -47,6 +47,8 @@ def test_sandboxes_of_earlier_runs_and_of_former_agents_are_collected(bare_clust
     slaves = os.path.join(bare_cluster.directory("agent"), "slaves")
     former = os.path.join(slaves, "former-S0/frameworks/F/executors/E/runs/R")
     os.makedirs(former)
+    tasks = lambda: bare_cluster.agent_operator("GET_TASKS")["get_tasks"]  # noqa: E731
+    wait.until(lambda: tasks()["completed_tasks"], 10, "its end is acknowledged: nothing makes it younger")
     bare_cluster.agents["agent"].kill9()
     long_ago = time.time() - 8 * 24 * 3600
     sandboxes = [folder for folder, _, _ in os.walk(slaves) if os.path.basename(os.path.dirname(folder)) == "runs"]
@@ -54,8 +56,8 @@ def test_sandboxes_of_earlier_runs_and_of_former_agents_are_collected(bare_clust
     for sandbox in sandboxes:
         os.utime(sandbox, (long_ago, long_ago))
     bare_cluster.restart_agent()
-    wait.until(lambda: not any(os.path.exists(sandbox) for sandbox in sandboxes), 20, "both are gone")
-    assert not os.path.exists(os.path.join(slaves, "former-S0")), "and all that led to the former agent's"
+    gone = [*sandboxes, os.path.join(slaves, "former-S0")]
+    wait.until(lambda: not any(os.path.exists(path) for path in gone), 20, "both are gone, and all that led to the former agent's")
     assert stdout_of(bare_cluster, framework, task_id).status == 404
     metrics = web.get(bare_cluster.agents["agent"].address, "/metrics/snapshot").json()
     assert metrics["gc/path_removals_succeeded"] == 2

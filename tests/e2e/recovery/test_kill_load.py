@@ -109,8 +109,9 @@ def test_an_agent_killed_at_random_under_load(bare_cluster, images):
         runs = runs_of(cluster, directory, name)
         kind = f"{status['state']}, ran {runs}x"
         counts[kind] = counts.get(kind, 0) + 1
-        allowed = {"TASK_FINISHED": {1}, "TASK_LOST": {0}, "TASK_FAILED": {0, 1}}
-        assert runs in allowed.get(status["state"], set()), f"{name} ran {runs} times: {status}"
+        # One that came to run ends as it would have.
+        expected = {"TASK_FINISHED": 1, "TASK_LOST": 0, "TASK_FAILED": 0}
+        assert runs == expected.get(status["state"]), f"{name} ran {runs} times: {status}"
     print(f"{KILLS} kills, {len(launcher.names)} tasks: {counts}")
     assert counts.get("TASK_FINISHED, ran 1x", 0) > KILLS, counts
     wait.until(lambda: not cluster.task_leftovers(), 20, "no process, mount or cgroup is left")

@@ -85,6 +85,7 @@ fn a_kill_before_the_start_is_reported_as_such() {
     let mut w = World::new();
     let container = w.run("t");
     w.kill("t");
+    w.stored();
     assert_eq!(w.destroys(), 1);
     w.container(&container, ContainerEvent::Prepared { networks: vec![] });
     w.container(&container, ContainerEvent::Destroyed);

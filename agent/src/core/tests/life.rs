@@ -195,3 +195,18 @@ fn the_sandbox_and_the_user_are_decided_here() {
     assert_eq!(launch.user.as_deref(), Some("nobody"));
     assert_eq!(id.value.len(), 36);
 }
+
+#[test]
+fn what_tells_how_a_task_ended_is_removed_only_when_its_end_is_on_disk() {
+    let mut w = World::new();
+    let container = w.running(framework(&[]), task("t"));
+    w.exited(&container, 0);
+    assert_eq!(w.destroys(), 0);
+    // Killed now, the agent learns it again.
+    let mut again = w.restart(&[(&container, Found::Exited { status: Some(0), limitation: None })]);
+    again.container(&container, ContainerEvent::Destroyed);
+    again.register();
+    assert_eq!(again.states(), [TaskFinished]);
+    w.stored();
+    assert_eq!(w.destroys(), 1);
+}

@@ -46,6 +46,8 @@ struct Fate {
     /// Acknowledged, and the disk had nothing left to write after that.
     settled: HashSet<Vec<u8>>,
     acknowledged: HashSet<Vec<u8>>,
+    /// Containers that were ever started.
+    started: HashSet<ContainerId>,
     restarts: u64,
 }
 
@@ -69,6 +71,7 @@ impl Fate {
             seen: BTreeMap::new(),
             settled: HashSet::new(),
             acknowledged: HashSet::new(),
+            started: HashSet::new(),
             restarts: 0,
         }
     }
@@ -123,6 +126,12 @@ impl Fate {
             "sent before it was on disk, or after its acknowledgement was: {status:?}"
         );
         assert!(!self.settled.contains(&uuid), "repeated after its acknowledgement: {status:?}");
+        if status.reason == Some(Reason::ExecutorTerminated as i32) {
+            let is = |t: &&StoredTask| t.record.key.task == status.task_id;
+            let ran =
+                self.disk.tasks.iter().find(is).is_some_and(|t| self.started.contains(&t.record.container));
+            assert!(!ran, "how it ended was known and is forgotten: {status:?}");
+        }
         let first = self.seen.entry((task, status.state)).or_insert_with(|| uuid.clone());
         assert_eq!(*first, uuid, "told twice of one state: {status:?}");
         self.inbox.push(status);
@@ -182,6 +191,7 @@ impl Fate {
                 );
                 let truth = self.containers.get_mut(id)?;
                 *truth = Truth::Running;
+                self.started.insert(id.clone());
                 Some(ContainerEvent::Started { pid: 1 })
             }
             ContainerCommand::Signal(15) if self.rng.random_bool(0.5) => None,
