@@ -19,8 +19,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tepui-shim", &["tepui-api"]),
     ("tepui-images", &["tepui-api", "tepui-shim"]),
     ("tepui-isolators", &["tepui-api", "tepui-shim"]),
-    ("tepui-coordinator", &["tepui-api"]),
-    ("tepui-agent", &["tepui-api", "tepui-shim", "tepui-isolators", "tepui-images"]),
+    ("tepui-zookeeper", &["tepui-api"]),
+    ("tepui-coordinator", &["tepui-api", "tepui-zookeeper"]),
+    ("tepui-agent", &["tepui-api", "tepui-zookeeper", "tepui-shim", "tepui-isolators", "tepui-images"]),
 ];
 
 fn packages(metadata: &Value) -> BTreeMap<&str, &Value> {

@@ -1,14 +1,22 @@
 //! `GET /`: what a person who opens a coordinator in a browser sees: which one this is, and who leads.
+//!
+//! Programs that do not ask for HTML get the `404` of a Mesos master without a web page.
 
 use std::fmt::Write as _;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response};
 use tepui_api::http::{self as api, Body};
 use tepui_api::v1::MasterInfo;
 
 use super::Context;
 use crate::election::Leadership;
+
+/// Whether HTML is asked for by name.
+pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+    let names_it = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains("text/html"));
+    headers.get_all(ACCEPT).iter().any(names_it)
+}
 
 /// The page. Any coordinator answers it.
 pub(super) fn show(context: &Context) -> Response<Body> {

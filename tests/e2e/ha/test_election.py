@@ -24,6 +24,7 @@ REDIRECTED = [
     ("POST", "/api/v1/scheduler"),
     ("POST", "/master/api/v1/scheduler"),
 ]
+BROWSER = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 ANSWERED_BY_ALL = ["/health", "/master/health", "/version", "/flags", "/metrics/snapshot"]
 
 
@@ -49,10 +50,10 @@ def test_followers_show_the_way_to_the_leader(three):
             assert web.get(follower.address, path).headers["location"] == f"//{leader.address}"
         for path in ANSWERED_BY_ALL:
             assert web.get(follower.address, path).status == 200, path
-        page = web.get(follower.address, "/")
+        page = web.get(follower.address, "/", headers=BROWSER)
         assert page.media == "text/html" and f'<a href="//{leader.address}/">{leader.address}</a> leads.' in page.text
         assert web.get(follower.address, "/metrics/snapshot").json()["master/elected"] == 0
-    assert "It leads." in web.get(leader.address, "/").text
+    assert "It leads." in web.get(leader.address, "/", headers=BROWSER).text
     assert web.get(leader.address, "/redirect").headers["location"] == f"//{leader.address}"
     assert web.get(leader.address, "/metrics/snapshot").json()["master/elected"] == 1
 

@@ -82,7 +82,7 @@ pub(super) async fn handle(
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let target = request.uri().path_and_query().map_or("", |p| p.as_str());
     match path {
-        "/" => return page::show(context),
+        "/" if page::is_wanted(request.headers()) => return page::show(context),
         "/health" => return api::empty(StatusCode::OK),
         "/redirect" => {
             return match context.leader() {
