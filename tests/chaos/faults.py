@@ -16,9 +16,10 @@ KINDS = {
     "stop": (("coordinator", 3), ("agent", 2), ("zookeeper", 1)),
     "cut off": (("coordinator", 3), ("agent", 3), ("zookeeper", 1)),
     "restart": (("zookeeper", 2),),
+    "stop all of": (("zookeeper", 1),),
     "fill the disk": (("coordinator", 1), ("agent", 2)),
 }
-SECONDS = {"kill -9": (0.1, 6), "restart": (0.1, 3), "stop": (0.3, 12), "cut off": (0.3, 15), "fill the disk": (1, 8)}
+SECONDS = {"kill -9": (0.1, 6), "restart": (0.1, 3), "stop all of": (0.3, 8), "stop": (0.3, 12), "cut off": (0.3, 15), "fill the disk": (1, 8)}
 GAP = (1.5, 6.0)
 AT_ONCE = 3
 
@@ -84,16 +85,16 @@ class Faults:
             process = next((c for c in candidates if leader == f"{c.host.ip}:5050"), process)
         return what, None if process.name in busy else process
 
-    @staticmethod
-    def _break(what, process, duration):
+    def _break(self, what, process, duration):
         if what == "kill -9":
             process.end(signal.SIGKILL, duration)
         elif what == "restart":
             process.end(signal.SIGTERM, duration)
-        elif what == "stop":
-            stopped = process.running
-            process.signal(signal.SIGSTOP)
-            return lambda: stopped.poll() is None and stopped.send_signal(signal.SIGCONT)
+        elif what in ("stop", "stop all of"):
+            stopped = [p.running for p in (self.fleet.zookeepers if what == "stop all of" else [process]) if p.alive()]
+            for one in stopped:
+                one.send_signal(signal.SIGSTOP)
+            return lambda: [one.send_signal(signal.SIGCONT) for one in stopped if one.poll() is None]
         elif what == "cut off":
             process.host.link(up=False)
             return lambda: process.host.link(up=True)

@@ -10,9 +10,10 @@ Rules, and why they are what they are:
   than one too few. It is only right if the leader, ZooKeeper or that agent was disturbed about that time, and until the
   next update is there; else the repeat is an error.
 * Updates that a coordinator makes have no uuid. Of these, TASK_UNREACHABLE may be taken back (the agent may return with
-  the task); a terminal one, such as TASK_DROPPED or TASK_GONE, may not: from then on an agent must not run the task. But
-  when an agent returns, the coordinator tells the latest state of its tasks (REASON_AGENT_REREGISTERED, as Mesos does), and
-  the agent's own updates that lead to that state come after it, in their order, and end the task.
+  the task); TASK_DROPPED, TASK_GONE and their like may not: from then on an agent must not run the task. But a coordinator
+  also repeats what it heard from the agent: when the agent returns (REASON_AGENT_REREGISTERED), and when it is asked
+  (REASON_RECONCILIATION). It may tell of an end in this way before the agent's own update of it has come, as Mesos does.
+  That one must still come, after those before it, and ends the task.
 * At the end each task that a framework ever sent in a call, answered or not, is in a terminal state or is said to be running.
 """
 
@@ -23,6 +24,9 @@ TERMINAL = {
     "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST",
     "TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR",
 }  # fmt: skip
+LOST = {"TASK_LOST", "TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR"}
+"""What only a coordinator says of a task: there is none."""
+HEARSAY = ("REASON_RECONCILIATION", "REASON_AGENT_REREGISTERED")
 ORDER = ["TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING"]
 
 
@@ -82,12 +86,11 @@ class Ledger:
             words = (state, status.get("source"), status.get("reason"), (uuid or "no uuid")[:8], status.get("message"))
             what = " ".join(word for word in words if word)
             task.history.append((now, what))
-            if status.get("reason") == "REASON_RECONCILIATION":
-                self._reconciled(task, state)
-            elif uuid:
+            if uuid:
                 self._told_by_agent(task, state, uuid, now)
-            elif status.get("reason") == "REASON_AGENT_REREGISTERED":
-                task.state = state
+            elif status.get("reason") in HEARSAY and state not in LOST:
+                if not task.ended:
+                    task.state = state
             else:
                 self._told_by_coordinator(task, state)
 
@@ -122,11 +125,6 @@ class Ledger:
     def _told_by_coordinator(self, task, state):
         if task.ended and state not in TERMINAL:
             self._wrong(task, f"{state} came from the coordinator after {task.ended}")
-        self._reconciled(task, state)
-
-    @staticmethod
-    def _reconciled(task, state):
-        # What was asked while the terminal update was on its way may be answered with what was before.
         if not task.ended:
             task.state = state
             if state in TERMINAL:

@@ -80,8 +80,9 @@ class Chaos:
     def _state(self):
         tasks = sum(len(s.ledger.tasks) for s in self.schedulers)
         open_tasks = sum(len(s.ledger.open_tasks()) for s in self.schedulers)
-        broken = sum(len(s.ledger.broken) for s in self.schedulers) + len(self.leaders.broken)
-        return f"{tasks} tasks launched, {open_tasks} open; {len(self.faults.log)} faults; {broken} rules broken"
+        broken = [line for s in self.schedulers for line in s.ledger.broken] + self.leaders.broken
+        first = f"\nfirst of them: {broken[0]}" if broken else ""
+        return f"{tasks} tasks launched, {open_tasks} open; {len(self.faults.log)} faults; {len(broken)} rules broken{first}"
 
     # -- the end
 

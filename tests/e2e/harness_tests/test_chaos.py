@@ -33,6 +33,7 @@ def test_a_good_life_breaks_nothing(ledger):
     tell(ledger, RUNNING, reason="REASON_RECONCILIATION")
     tell(ledger, RUNNING, "2")
     tell(ledger, FINISHED, reason="REASON_AGENT_REREGISTERED")
+    tell(ledger, FINISHED, reason="REASON_RECONCILIATION")
     assert ledger.open_tasks(), "its own update is still to come"
     tell(ledger, FINISHED, "3", acknowledge=False)
     assert ledger.unacknowledged()
@@ -49,6 +50,7 @@ def test_a_good_life_breaks_nothing(ledger):
         [(FINISHED, "1"), (RUNNING, "2")],
         [(FINISHED, "1"), ("TASK_FAILED", "2")],
         [("TASK_GONE", None), (STARTING, "1")],
+        [("TASK_KILLED", None), (STARTING, "1")],
         [("TASK_DROPPED", None), ("TASK_UNREACHABLE", None)],
         [(STARTING, "1"), (STARTING, "1")],
     ],
