@@ -4,6 +4,8 @@
 //! text for `GET_FLAGS`, `/flags` and `/state`. Flags that Mesos has and Tepui has not are in
 //! [`NOT_IMPLEMENTED`], so that they can be refused with the reason.
 
+mod rates;
+
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,6 +14,8 @@ use clap::{ArgAction, Args};
 use tepui_api::resources::ResourceQuantities;
 use tepui_api::units::Duration;
 use tepui_zookeeper::UrlText;
+
+pub use rates::{AgentRate, Percentage};
 
 /// Where the list of admitted and unreachable agents is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -117,6 +121,26 @@ pub struct Settings {
           default_value = "10mins", value_parser = reregister_timeout, help_heading = "Agents")]
     pub agent_reregister_timeout: Duration,
 
+    /// How many of the known agents, from 0% to 100%, may fail to come back in that time; when more do, the
+    /// coordinator ends rather than giving them up
+    #[arg(
+        long = "recovery_agent_removal_limit",
+        alias = "recovery_slave_removal_limit",
+        value_name = "PERCENT",
+        default_value = "100%",
+        help_heading = "Agents"
+    )]
+    pub recovery_agent_removal_limit: Percentage,
+
+    /// How fast silent agents become unreachable, as in 1/10mins or 2/3hrs; as they fall silent, by default
+    #[arg(
+        long = "agent_removal_rate_limit",
+        alias = "slave_removal_rate_limit",
+        value_name = "N/DURATION",
+        help_heading = "Agents"
+    )]
+    pub agent_removal_rate_limit: Option<AgentRate>,
+
     /// Time between two rounds of offers that nothing else gave rise to
     #[arg(
         long = "allocation_interval",
@@ -188,10 +212,6 @@ pub struct Settings {
 /// ([`Settings`]'s aliases) are not here.
 pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("acls", "there is no authorization yet: let only trusted hosts reach the port"),
-    (
-        "agent_removal_rate_limit",
-        "silent agents become unreachable at once; raise max_agent_ping_timeouts instead",
-    ),
     ("allocator", "the hierarchical allocator is built in and modules cannot be loaded"),
     ("allocator_agent_recovery_factor", "offers start as soon as agents are back"),
     ("allocator_recovery_timeout", "offers start as soon as agents are back"),
@@ -232,8 +252,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("publish_per_framework_metrics", "there are no metrics per framework yet"),
     ("quorum", "the registry is in ZooKeeper, whose own majority counts: leave it out"),
     ("rate_limits", "frameworks are not limited in their calls yet"),
-    ("recovery_agent_removal_limit", "agents that do not come back only become unreachable"),
-    ("recovery_slave_removal_limit", "agents that do not come back only become unreachable"),
     ("registry_fetch_timeout", "the file registry is read once, at the start"),
     ("registry_gc_interval", "the registry is trimmed whenever it grows over its limits"),
     ("registry_store_timeout", "a registry that cannot be written ends the coordinator at once"),
@@ -241,10 +259,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("require_agent_domain", "fault domains are not built yet"),
     ("role_sorter", "roles are sorted by dominant-resource fairness (drf)"),
     ("root_submissions", "frameworks of root are always accepted"),
-    (
-        "slave_removal_rate_limit",
-        "silent agents become unreachable at once; raise max_agent_ping_timeouts instead",
-    ),
     ("user_sorter", "roles are sorted by dominant-resource fairness (drf)"),
     ("webui_dir", "there is no web page yet"),
     ("whitelist", "all agents are offered"),
@@ -268,6 +282,12 @@ pub enum FlagError {
         /// What is wrong with it.
         error: String,
     },
+    /// Not a share of a hundred.
+    #[error("'{0}' is no share: write a number from 0 to 100 and %, as in 20%")]
+    Percentage(String),
+    /// Not so many in so long.
+    #[error("'{0}' is no rate: write how many in how long, both above 0, as in 1/10mins")]
+    Rate(String),
     /// Not a list of weights.
     #[error("'{0}' is no weight: write role=weight, with a weight above 0")]
     Weight(String),
@@ -295,6 +315,7 @@ impl Settings {
             ("advertise_ip", self.advertise_ip.map(|v| v.to_string())),
             ("advertise_port", self.advertise_port.map(|v| v.to_string())),
             ("agent_ping_timeout", text(&self.agent_ping_timeout)),
+            ("agent_removal_rate_limit", self.agent_removal_rate_limit.as_ref().map(ToString::to_string)),
             ("agent_reregister_timeout", text(&self.agent_reregister_timeout)),
             ("allocation_interval", text(&self.allocation_interval)),
             ("cluster", self.cluster.clone()),
@@ -310,6 +331,7 @@ impl Settings {
             ("min_allocatable_resources", text(&self.min_allocatable_resources)),
             ("offer_timeout", self.offer_timeout.map(|v| v.to_string())),
             ("port", text(&self.port)),
+            ("recovery_agent_removal_limit", text(&self.recovery_agent_removal_limit)),
             ("registry", text(&self.registry)),
             ("registry_max_agent_age", text(&self.registry_max_agent_age)),
             ("registry_max_agent_count", text(&self.registry_max_agent_count)),
@@ -456,6 +478,7 @@ mod tests {
             ("max_operator_event_stream_subscribers", "1000"),
             ("min_allocatable_resources", "cpus:0.01|mem:32"),
             ("port", "5050"),
+            ("recovery_agent_removal_limit", "100%"),
             ("registry_max_agent_age", "2weeks"),
             ("registry_max_agent_count", "102400"),
             ("registry", "replicated_log"),
@@ -472,6 +495,7 @@ mod tests {
         let given = [
             "--advertise_ip=10.0.0.1",
             "--advertise_port=1",
+            "--agent_removal_rate_limit=1/10mins",
             "--cluster=c",
             "--hostname=h",
             "--offer_timeout=5mins",
@@ -505,6 +529,11 @@ mod tests {
             ("--weights=a=0", "above 0"),
             ("--min_allocatable_resources=cpus", "name:amount"),
             ("--allocation_interval=1", "as in 10secs"),
+            ("--recovery_agent_removal_limit=20", "as in 20%"),
+            ("--recovery_agent_removal_limit=101%", "as in 20%"),
+            ("--agent_removal_rate_limit=10mins", "as in 1/10mins"),
+            ("--agent_removal_rate_limit=0/10mins", "as in 1/10mins"),
+            ("--agent_removal_rate_limit=1/0secs", "as in 1/10mins"),
         ] {
             let error = parse(&[flag]).unwrap_err();
             assert!(error.contains(word), "{flag}: {error}");

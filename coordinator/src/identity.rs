@@ -36,9 +36,14 @@ pub fn master_info(settings: &Settings, bound: SocketAddrV4) -> MasterInfo {
         version: Some(API_VERSION.to_owned()),
         address: Some(Address { hostname: Some(hostname), ip: Some(ip.to_string()), port: i32::from(port) }),
         domain: None,
-        // AGENT_DRAINING and QUOTA_V2 come with what they promise.
-        capabilities: vec![Capability { r#type: Some(capability::Type::AgentUpdate.into()) }],
+        capabilities: capabilities().to_vec(),
     }
+}
+
+/// What it can do, as `MasterInfo` says it. `QUOTA_V2` comes with what it promises.
+pub(crate) fn capabilities() -> [Capability; 2] {
+    [capability::Type::AgentUpdate, capability::Type::AgentDraining]
+        .map(|capability| Capability { r#type: Some(capability.into()) })
 }
 
 /// The address by which other machines most likely reach this one: the one that would be used to

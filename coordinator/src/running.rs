@@ -61,6 +61,9 @@ pub enum Failure {
     /// ZooKeeper will not let it stand for election, whatever it does.
     #[error("this coordinator cannot stand for election: {0}")]
     ZooKeeper(SessionError),
+    /// Going on would have done harm that only a person can judge.
+    #[error("{0}")]
+    Unsafe(String),
     /// A defect: its core ended.
     #[error("the coordinator's core ended unexpectedly; its last words are in the log")]
     Core,

@@ -18,6 +18,7 @@ use crate::core::{self, Recovered};
 use crate::election::Leadership;
 use crate::flags::Settings;
 use crate::http::Context;
+use crate::identity::capabilities;
 use crate::registry::{self, FileRegistry, MemoryRegistry, Registry, RegistryError, ZooKeeperRegistry};
 use crate::running::Failure;
 use crate::shell::{CoreHandle, CoreThread, RegistryThread, Request};
@@ -91,6 +92,10 @@ impl Store {
                     }
                 };
                 let recovered = registry.recover()?;
+                let missing = recovered.missing_capabilities(&capabilities());
+                if !missing.is_empty() {
+                    return Err(RegistryError::Capabilities(missing.join(", ")));
+                }
                 Ok((registry, recovered))
             });
         match opened.await {
@@ -204,7 +209,7 @@ impl Drop for StopOnDrop {
 
 /// Waits for both threads on a third, since joining blocks.
 fn watch_over(
-    core: JoinHandle<()>,
+    core: JoinHandle<Result<(), String>>,
     registry: JoinHandle<Result<(), RegistryError>>,
 ) -> std::io::Result<oneshot::Receiver<Result<(), Failure>>> {
     let (tell, ended) = oneshot::channel();
@@ -212,8 +217,11 @@ fn watch_over(
         let core = core.join();
         let how = match registry.join() {
             Ok(Err(error)) => Err(error.into()),
-            Ok(Ok(())) if core.is_ok() => Ok(()),
-            Ok(Ok(())) | Err(_) => Err(Failure::Core),
+            Ok(Ok(())) => match core {
+                Ok(ended) => ended.map_err(Failure::Unsafe),
+                Err(_) => Err(Failure::Core),
+            },
+            Err(_) => Err(Failure::Core),
         };
         // Nobody may want to know any more.
         let _ = tell.send(how);
@@ -227,6 +235,8 @@ fn core_settings(settings: &Settings, info: &MasterInfo) -> core::Settings {
     core.agent_ping_timeout = settings.agent_ping_timeout.into();
     core.max_agent_ping_timeouts = settings.max_agent_ping_timeouts;
     core.agent_reregister_timeout = settings.agent_reregister_timeout.into();
+    core.recovery_agent_removal_limit = settings.recovery_agent_removal_limit.share();
+    core.agent_removal_rate_limit = settings.agent_removal_rate_limit.as_ref().map(|rate| rate.rate());
     core.allocation_interval = settings.allocation_interval.into();
     core.offer_timeout = settings.offer_timeout.map(Into::into);
     core.max_completed_frameworks = settings.max_completed_frameworks;

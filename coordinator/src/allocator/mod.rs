@@ -301,6 +301,19 @@ impl Allocator {
         self.frameworks.get(key.0 as usize)?.as_ref().map(|framework| &framework.terms.suppressed)
     }
 
+    /// These roles have other weights from now on. Who gets more by it is looked at with the next change.
+    pub fn update_weights(&mut self, weights: Vec<(String, f64)>) {
+        for (role, weight) in weights {
+            self.sorter.set_weight(&role, weight);
+        }
+    }
+
+    /// These roles have these weights, and all others 1.
+    pub fn replace_weights(&mut self, weights: Vec<(String, f64)>) {
+        self.sorter.clear_weights();
+        self.update_weights(weights);
+    }
+
     /// A new agent. Nothing of it is offered until it is activated.
     pub fn add_agent(&mut self, traits: AgentTraits, total: Resources) -> AgentKey {
         let key = AgentKey(u32::try_from(self.agents.len()).unwrap_or(u32::MAX));

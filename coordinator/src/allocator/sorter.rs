@@ -107,6 +107,24 @@ impl Sorter {
         }
     }
 
+    /// A role's share counts by this from the next [`Sorter::refresh`] on.
+    pub(crate) fn set_weight(&mut self, role: &str, weight: f64) {
+        self.weights.insert(role.into(), weight);
+        if let Some(key) = self.names.get(role).copied() {
+            self.node_mut(key).weight = weight;
+            self.stale = true;
+        }
+    }
+
+    /// All roles count the same.
+    pub(crate) fn clear_weights(&mut self) {
+        self.weights.clear();
+        for node in self.nodes.iter_mut().flatten() {
+            node.weight = 1.0;
+        }
+        self.stale = true;
+    }
+
     /// Adds a framework to a role. It takes no part until it is activated.
     pub(crate) fn add(&mut self, role: &str, framework: FrameworkKey) -> ClientKey {
         let role = self.node_for(role);

@@ -10,8 +10,10 @@ use tepui_api::v1::agent_info::capability::Type as CapabilityType;
 use tepui_api::v1::master::response::get_agents;
 use tepui_api::v1::{Address, AgentId, AgentInfo, ExecutorId, FrameworkId, Resource, TaskId, TimeInfo, Url};
 
+use super::drain::Deactivation;
 use super::framework::{OfferNumber, sum};
 use super::io::LinkId;
+use super::maintenance::Machine;
 use crate::allocator::AgentKey;
 
 /// An admitted agent. Cheap to clone.
@@ -29,6 +31,10 @@ pub struct Agent {
     pub version: String,
     /// `host:port` of its HTTP server.
     pub address: String,
+    /// The machine it is on, by which maintenance knows it.
+    pub machine: Arc<Machine>,
+    /// Why nothing of it is offered, when an operator wanted that.
+    pub deactivation: Option<Deactivation>,
     /// What it can do.
     pub capabilities: Arc<[Capability]>,
     /// When it registered, or came back first since the coordinator started.
@@ -57,6 +63,12 @@ impl Agent {
         self.link.is_some()
     }
 
+    /// True while what is free on it can be offered.
+    #[must_use]
+    pub fn active(&self) -> bool {
+        self.connected() && self.deactivation.is_none()
+    }
+
     /// Whether it says that it has this capability.
     #[must_use]
     pub fn has(&self, capability: CapabilityType) -> bool {
@@ -68,8 +80,8 @@ impl Agent {
     pub fn to_wire(&self) -> get_agents::Agent {
         get_agents::Agent {
             agent_info: (*self.info).clone(),
-            active: self.connected(),
-            deactivated: Some(false),
+            active: self.active(),
+            deactivated: Some(self.deactivation.is_some()),
             version: self.version.clone(),
             pid: Some(self.pid()),
             registered_time: Some(self.registered),
@@ -79,9 +91,16 @@ impl Agent {
             offered_resources: self.offered_resources(),
             capabilities: self.capabilities.to_vec(),
             resource_providers: Vec::new(),
-            drain_info: None,
-            estimated_drain_start_time: None,
+            drain_info: self.deactivation.as_ref().and_then(|deactivation| deactivation.drain),
+            estimated_drain_start_time: self.drain_began(),
         }
+    }
+
+    /// When it was told to drain.
+    #[must_use]
+    pub fn drain_began(&self) -> Option<TimeInfo> {
+        let deactivation = self.deactivation.as_ref()?;
+        deactivation.drain.and(deactivation.drain_began)
     }
 
     /// In Mesos' form, which clients take the address from.

@@ -137,10 +137,11 @@ impl Core {
             for (number, held) in &framework.offers {
                 let agent = self.agent(&held.offer.agent_id);
                 if self.offers.get(number) != Some(&framework.id)
-                    || !agent.is_some_and(|agent| agent.connected() && agent.offers.contains(number))
+                    || !agent.is_some_and(|agent| agent.active() && agent.offers.contains(number))
                     || !framework.connected()
                 {
-                    let what = format!("offer {number} outlived its agent's or its framework's connection");
+                    let what =
+                        format!("offer {number} outlived its agent's activity or its framework's connection");
                     return Err(Broken::Books { agent: held.offer.agent_id.clone(), what });
                 }
             }

@@ -1,4 +1,4 @@
-//! Calls of schedulers and operators, to whoever does what they ask.
+//! Calls of schedulers, to whoever does what they ask.
 //!
 //! A scheduler's call is refused, in this order as in Mesos, when its framework is not known, not
 //! subscribed, or the call names another stream than the framework's own.
@@ -7,7 +7,7 @@ use tepui_api::v1::FrameworkId;
 use tepui_api::v1::scheduler::Call;
 use tepui_api::v1::scheduler::call::Type;
 
-use super::{Core, OperatorCall, Reply, RequestId, StreamHeader};
+use super::{Core, Reply, RequestId, StreamHeader};
 
 impl Core {
     pub(super) fn scheduler_call(&mut self, request: RequestId, header: StreamHeader, call: Call) {
@@ -47,18 +47,6 @@ impl Core {
         }
     }
 
-    pub(super) fn operator_call(&mut self, request: RequestId, call: OperatorCall) {
-        match call {
-            OperatorCall::Teardown(framework) if self.framework(&framework).is_some() => {
-                self.remove_framework(&framework);
-                self.reply(request, Reply::Ok);
-            }
-            OperatorCall::Teardown(_) => {
-                self.refuse(request, 400, "No framework found with specified ID");
-            }
-        }
-    }
-
     /// Does what a framework asks for. What turns out to be impossible is told by events, or not at
     /// all, as in Mesos.
     fn obey(&mut self, id: &FrameworkId, call: Call) -> Result<(), Refused> {
@@ -79,12 +67,17 @@ impl Core {
                 self.reconcile_operations(id, part);
             }
             Type::Message => self.message(id, call.message.ok_or(Refused::Missing("message"))?),
-            // Mesos' allocator takes note of neither. There are no inverse offers before there is
-            // maintenance, nor operations whose updates could be acknowledged.
-            Type::Request
-            | Type::AcceptInverseOffers
-            | Type::DeclineInverseOffers
-            | Type::AcknowledgeOperationStatus => {}
+            Type::AcceptInverseOffers => {
+                let part = call.accept_inverse_offers.ok_or(Refused::Missing("accept_inverse_offers"))?;
+                self.accept_inverse_offers(id, &part);
+            }
+            Type::DeclineInverseOffers => {
+                let part = call.decline_inverse_offers.ok_or(Refused::Missing("decline_inverse_offers"))?;
+                self.decline_inverse_offers(id, &part);
+            }
+            // Mesos' allocator takes note of the first. There are no operations yet whose updates could be
+            // acknowledged.
+            Type::Request | Type::AcknowledgeOperationStatus => {}
             // Both have been dealt with; an unknown type is answered 501.
             Type::Subscribe | Type::UpdateFramework | Type::Unknown => return Err(Refused::Unknown),
         }

@@ -7,7 +7,7 @@ use tepui_api::v1::master::event as operator;
 use tepui_api::v1::scheduler::{Event, event};
 use tepui_api::v1::task_status::{Reason, Source};
 use tepui_api::v1::{
-    AgentId, ExecutorId, FrameworkId, MasterInfo, Offer, OfferId, OperationId, OperationState,
+    AgentId, ExecutorId, FrameworkId, InverseOffer, MasterInfo, Offer, OfferId, OperationId, OperationState,
     OperationStatus, Task, TaskId, TaskState, TaskStatus, TimeInfo, master,
 };
 
@@ -131,6 +131,20 @@ pub(super) fn offers(offers: Vec<Offer>) -> Arc<Event> {
 
 pub(super) fn rescind(offer_id: OfferId) -> Arc<Event> {
     Arc::new(Event { rescind: Some(event::Rescind { offer_id }), ..of(event::Type::Rescind) })
+}
+
+pub(super) fn inverse_offers(inverse_offers: Vec<InverseOffer>) -> Arc<Event> {
+    Arc::new(Event {
+        inverse_offers: Some(event::InverseOffers { inverse_offers }),
+        ..of(event::Type::InverseOffers)
+    })
+}
+
+pub(super) fn rescind_inverse(inverse_offer_id: OfferId) -> Arc<Event> {
+    Arc::new(Event {
+        rescind_inverse_offer: Some(event::RescindInverseOffer { inverse_offer_id }),
+        ..of(event::Type::RescindInverseOffer)
+    })
 }
 
 pub(super) fn update(status: TaskStatus) -> Arc<Event> {

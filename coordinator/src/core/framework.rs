@@ -10,8 +10,8 @@ use tepui_api::resources::Resources;
 use tepui_api::v1::framework_info::capability::Type as Capability;
 use tepui_api::v1::master::response::get_frameworks;
 use tepui_api::v1::{
-    AgentId, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo, Offer, OfferId, Resource, Task, TaskId,
-    TimeInfo, scheduler::OfferConstraints,
+    AgentId, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo, InverseOffer, Offer, OfferId, Resource,
+    Task, TaskId, TimeInfo, scheduler::OfferConstraints,
 };
 
 use super::io::StreamId;
@@ -75,6 +75,8 @@ pub struct Framework {
     pub executors: OrdMap<(AgentId, ExecutorId), Arc<ExecutorInfo>>,
     /// Offers it has not answered.
     pub offers: OrdMap<OfferNumber, Arc<HeldOffer>>,
+    /// What it is asked to do without, and has not answered.
+    pub inverse_offers: OrdMap<OfferNumber, Arc<InverseOffer>>,
     /// What its tasks and executors use on each agent, marked with roles.
     pub used: OrdMap<AgentId, Resources>,
     pub(super) key: FrameworkKey,
@@ -135,6 +137,7 @@ impl Framework {
             completed_tasks: Vector::new(),
             executors: OrdMap::new(),
             offers: OrdMap::new(),
+            inverse_offers: OrdMap::new(),
             used: OrdMap::new(),
             key,
         }
@@ -179,7 +182,7 @@ impl Framework {
             reregistered_time: self.reregistered,
             unregistered_time: self.unregistered,
             offers: self.offers.values().map(|held| held.offer.clone()).collect(),
-            inverse_offers: Vec::new(),
+            inverse_offers: self.inverse_offers.values().map(|offer| (**offer).clone()).collect(),
             allocated_resources: self.allocated_resources(),
             offered_resources: self.offered_resources(),
             offer_constraints: Some(self.offer_constraints.as_deref().cloned().unwrap_or_default()),

@@ -28,6 +28,7 @@ impl Core {
         for offer in offers {
             self.discard_offer(offer, Duration::ZERO);
         }
+        self.void_inverse_offers(&id);
         self.timers.set(until, Timer::FailoverEnds(id));
     }
 
@@ -55,6 +56,7 @@ impl Core {
         for offer in offers {
             self.discard_offer(offer, Duration::ZERO);
         }
+        self.void_inverse_offers(id);
         for agent in agents {
             self.frame(&agent, Frame::ShutdownFramework(id.clone()));
         }
@@ -121,6 +123,7 @@ impl Core {
         if let Some(framework) = self.framework(id).filter(|framework| may_name(framework, roles, "REVIVE")) {
             let key = framework.key;
             self.allocator.revive(key, roles, uptime);
+            self.clear_inverse_filters(id);
         }
     }
 

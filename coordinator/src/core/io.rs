@@ -10,7 +10,12 @@ use std::time::Duration;
 
 use tepui_api::link::{agent_frame, coordinator_frame};
 use tepui_api::resources::{ResourceQuantities, Scalar};
-use tepui_api::v1::{AgentId, AgentInfo, FrameworkId, MasterInfo, TimeInfo, master, scheduler};
+use tepui_api::v1::maintenance::Schedule;
+use tepui_api::v1::quota::QuotaConfig;
+use tepui_api::v1::{
+    AgentId, AgentInfo, DrainInfo, DurationInfo, FrameworkId, MachineId, MachineInfo, MasterInfo, TimeInfo,
+    WeightInfo, master, master_info, scheduler,
+};
 use uuid::Uuid;
 
 /// The two clocks at one step.
@@ -110,6 +115,29 @@ pub enum StreamHeader {
 pub enum OperatorCall {
     /// Ends a framework and all it runs.
     Teardown(FrameworkId),
+    /// Declares that an agent is lost for good, with all that ran on it.
+    MarkGone(AgentId),
+    /// Ends all tasks of an agent, gently, and offers nothing of it.
+    Drain {
+        /// Which agent.
+        agent: AgentId,
+        /// No task gets more time than this to end.
+        max_grace_period: Option<DurationInfo>,
+        /// Once nothing is left of its tasks, it is marked gone.
+        mark_gone: bool,
+    },
+    /// Offers nothing of an agent from now on.
+    Deactivate(AgentId),
+    /// Offers again what is free on an agent that was deactivated or drained.
+    Reactivate(AgentId),
+    /// Replaces the schedule of maintenance.
+    UpdateSchedule(Schedule),
+    /// Takes machines of the schedule down: their agents are removed and refused.
+    StartMaintenance(Vec<MachineId>),
+    /// Puts machines that are down back into service.
+    StopMaintenance(Vec<MachineId>),
+    /// Gives roles other weights.
+    UpdateWeights(Vec<WeightInfo>),
 }
 
 /// What the shell is to do.
@@ -158,6 +186,8 @@ pub enum Output {
     /// Tell the subscribers of the operator API. Only comes while
     /// [`Core::observe`](super::Core::observe) is on.
     Notify(Arc<master::Event>),
+    /// End the coordinator, with this sentence: going on would do harm that only a person can judge.
+    Fail(String),
 }
 
 /// The answer to a request.
@@ -206,6 +236,51 @@ pub enum RegistryChange {
     Reachable(AgentInfo),
     /// Unreachable agents beyond the limits of age and number are forgotten.
     Forget(Vec<AgentId>),
+    /// An operator has declared that an agent, admitted or unreachable, is lost for good: it is neither any
+    /// more, and whoever comes with its id is refused.
+    Gone {
+        /// The agent.
+        agent: AgentId,
+        /// Since when.
+        at: TimeInfo,
+    },
+    /// Gone agents beyond the limits of age and number are forgotten.
+    ForgetGone(Vec<AgentId>),
+    /// Nothing of an agent, admitted or unreachable, is offered. It stays so, whether the agent is silent or
+    /// comes back, until [`RegistryChange::Reactivate`], and ends with its entry: by [`RegistryChange::Remove`],
+    /// [`RegistryChange::Gone`] or [`RegistryChange::Forget`].
+    Deactivate {
+        /// The agent.
+        agent: AgentId,
+        /// Why, when it is because it is being drained, or has been.
+        drain: Option<DrainInfo>,
+    },
+    /// An agent takes tasks again.
+    Reactivate(AgentId),
+    /// Who is to go on from here must be able to do this, by the name that `MasterInfo.Capability.Type` has for it.
+    NeedCapability(String),
+    /// Nobody need be able to do this any more.
+    DropCapability(String),
+    /// The plan of maintenance changes.
+    Maintenance {
+        /// From what the registry has.
+        before: Box<Maintenance>,
+        /// To this.
+        after: Box<Maintenance>,
+    },
+    /// These roles have these weights; those of others stay.
+    Weights(Vec<(String, f64)>),
+    /// These roles have these quotas; one without guarantees and limits is forgotten, those of others stay.
+    Quotas(Vec<QuotaConfig>),
+}
+
+/// When which machines are to be down, and which are so.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Maintenance {
+    /// As operators gave it.
+    pub schedule: Schedule,
+    /// The machines of the schedule that are `DRAINING` or `DOWN`, by id; all others are `UP`.
+    pub machines: Vec<MachineInfo>,
 }
 
 /// What the registry held when the coordinator started.
@@ -215,6 +290,36 @@ pub struct Recovered {
     pub admitted: Vec<AgentInfo>,
     /// Agents that had fallen silent, and since when.
     pub unreachable: Vec<(AgentId, TimeInfo)>,
+    /// Agents that were declared lost for good, and when.
+    pub gone: Vec<(AgentId, TimeInfo)>,
+    /// Admitted or unreachable agents of which nothing is offered, and the drain, if there is one.
+    pub deactivated: Vec<(AgentId, Option<DrainInfo>)>,
+    /// What a coordinator must be able to do to go on from here.
+    pub minimum_capabilities: Vec<String>,
+    /// Maintenance that is planned or under way.
+    pub maintenance: Maintenance,
+    /// Weights of roles.
+    pub weights: Vec<(String, f64)>,
+    /// Quotas of roles.
+    pub quotas: Vec<QuotaConfig>,
+}
+
+// === impl Recovered ===
+
+impl Recovered {
+    /// What a coordinator of these capabilities lacks to go on from here; it must not start then.
+    #[must_use]
+    pub fn missing_capabilities(&self, capabilities: &[master_info::Capability]) -> Vec<&str> {
+        let has = |name: &str| capabilities.iter().any(|has| has.r#type().as_str_name() == name);
+        self.minimum_capabilities.iter().map(String::as_str).filter(|name| !has(name)).collect()
+    }
+}
+
+/// At most so many agents become unreachable in so much time, evenly spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemovalRate {
+    /// Between two of them.
+    pub spacing: Duration,
 }
 
 /// What a coordinator is told when it starts.
@@ -231,6 +336,11 @@ pub struct Settings {
     pub max_agent_ping_timeouts: u32,
     /// How long after a start agents may take to come back before they are unreachable. 10 min in Mesos.
     pub agent_reregister_timeout: Duration,
+    /// The share of known agents, from 0 to 1, that may fail to come back in that time. When more do, the
+    /// coordinator ends rather than giving them up. 1 in Mesos.
+    pub recovery_agent_removal_limit: f64,
+    /// How fast silent agents may become unreachable; as fast as they fall silent, without.
+    pub agent_removal_rate_limit: Option<RemovalRate>,
     /// Between two rounds of offers to which no event gave rise. 1 s in Mesos.
     pub allocation_interval: Duration,
     /// From an event that gives rise to offers to those offers, so that many events make one round.
@@ -268,6 +378,8 @@ impl Settings {
             agent_ping_timeout: Duration::from_secs(15),
             max_agent_ping_timeouts: 5,
             agent_reregister_timeout: Duration::from_mins(10),
+            recovery_agent_removal_limit: 1.0,
+            agent_removal_rate_limit: None,
             allocation_interval: Duration::from_secs(1),
             allocation_delay: Duration::from_millis(1),
             offer_timeout: None,

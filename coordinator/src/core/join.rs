@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use tepui_api::link::agent_frame::Body as AgentFrame;
 use tepui_api::link::coordinator_frame::Body as Frame;
-use tepui_api::link::{KnownTask, Refused, Register, Registered, TotalResources};
+use tepui_api::link::{KnownTask, Refused, Register, Registered, Shutdown, TotalResources};
 use tepui_api::resources::Resources;
 use tepui_api::v1::agent_info::capability::Type as Capability;
+use tepui_api::v1::machine_info::Mode;
 use tepui_api::v1::{AgentId, AgentInfo};
 
+use super::drain::Deactivation;
 use super::io::RegistryChange;
+use super::maintenance::machine;
 use super::registry::Pending;
 use super::validate::agent as rules;
 use super::{Agent, Core, LinkId, Output, events};
@@ -79,7 +82,11 @@ impl Core {
         if let Err(error) = rules::validate(&arrival.register) {
             return self.turn_away(link, error.to_string(), false);
         }
+        if self.turn_away_down(link, &arrival.register) {
+            return;
+        }
         match &arrival.register.agent.id {
+            Some(id) if self.turn_away_gone(link, id) => {}
             Some(_) => {
                 self.state.counters.messages_reregister_slave += 1;
                 self.rejoin(arrival);
@@ -108,6 +115,7 @@ impl Core {
                 // Its answer was lost.
                 return self.settle(&id, arrival.link, Vec::new());
             }
+            self.state.counters.slave_removals_reason_registered += 1;
             self.remove_agent(&id, "a new agent registered at the same address");
         }
         let id = self.new_agent_id();
@@ -150,6 +158,8 @@ impl Core {
             instance: register.instance.clone(),
             version: register.version.clone(),
             address: register.address.clone(),
+            machine: Arc::new(machine::of(&register.agent.hostname, &register.address)),
+            deactivation: self.deactivations.agents.get(id).map(|held| Deactivation::new(held.drain)),
             capabilities: register.capabilities.clone().into(),
             registered: now,
             reregistered: again.then_some(now),
@@ -189,7 +199,23 @@ impl Core {
             Registered { agent_id: id.clone(), ping_timeout_seconds: timeout.as_secs_f64(), unknown_tasks };
         self.frame(id, Frame::Registered(registered));
         self.observe_agent(id);
-        self.allocator.activate_agent(key, uptime);
+        self.cancel_removal(id);
+        if self.agent(id).is_some_and(Agent::active) {
+            self.allocator.activate_agent(key, uptime);
+        }
+        self.repeat_drain(id);
+        // The machine may have been taken down while the registry was writing the agent.
+        let machine = self.agent(id).map(|agent| agent.machine.clone()).unwrap_or_default();
+        if self.state.maintenance.mode(&machine) == Mode::Down {
+            self.take_machine_down(id);
+        }
+    }
+
+    /// Tells whatever is at the other end of a link, which is no agent of this coordinator, to shut down.
+    pub(super) fn shut_down_link(&mut self, link: LinkId, message: &str) {
+        let frame = Frame::Shutdown(Shutdown { message: message.to_owned() });
+        self.out.push(Output::Frame { link, frame });
+        self.close_link(link);
     }
 
     /// Refuses a registration.

@@ -13,8 +13,9 @@ use tepui_api::v1::{AgentId, FrameworkId, TaskId, TaskState, TaskStatus, TimeInf
 use super::events::{self, Verdict, is_terminal};
 use super::io::RegistryChange;
 use super::registry::Pending;
+use super::removals::Silence;
 use super::timers::Timer;
-use super::{Core, Framework, LinkId};
+use super::{Core, Framework, LinkId, gone};
 
 /// How an agent answers pings.
 #[derive(Debug, Default)]
@@ -35,6 +36,8 @@ pub(super) enum Departure<'a> {
     Unreachable { since: TimeInfo, message: &'a str },
     /// It will not.
     Removed { cause: &'a str },
+    /// It must not: an operator said so.
+    Gone,
 }
 
 impl Core {
@@ -60,6 +63,7 @@ impl Core {
         for offer in offers {
             self.rescind_offer(offer);
         }
+        self.rescind_inverse_offers_of(id);
         let given_up = |core: &Self, framework: &FrameworkId| {
             core.framework(framework).is_some_and(|framework| !framework.info.checkpoint())
         };
@@ -86,6 +90,7 @@ impl Core {
 
     pub(super) fn unregister(&mut self, id: &AgentId) {
         self.state.counters.messages_unregister_slave += 1;
+        self.state.counters.slave_removals_reason_unregistered += 1;
         self.remove_agent(id, "the agent unregistered");
     }
 
@@ -102,6 +107,7 @@ impl Core {
         {
             observation.answered = true;
             observation.heard = true;
+            self.cancel_removal(id);
         }
     }
 
@@ -123,7 +129,7 @@ impl Core {
         }
         self.send_ping(id, next);
         if silent && !self.in_registry.contains(id) {
-            self.mark_unreachable(id, "health check timed out");
+            self.schedule_removal(id, Silence::Pings);
         }
     }
 
@@ -150,7 +156,9 @@ impl Core {
         self.state.unreachable_agents.insert(id.clone(), since);
         self.state.counters.slave_removals += 1;
         self.state.counters.slave_unreachable_completed += 1;
+        self.state.counters.slave_removals_reason_unhealthy += 1;
         if self.state.recovered_agents.remove(id).is_some() {
+            self.state.counters.recovery_slave_removals += 1;
             self.announce_lost(id);
         } else {
             self.take_down(id, &Departure::Unreachable { since, message });
@@ -177,22 +185,27 @@ impl Core {
         let executors: Vec<_> = agent.executors.iter().cloned().collect();
         let offers: Vec<_> = agent.offers.iter().copied().collect();
         self.allocator.deactivate_agent(key);
-        let mut states: BTreeMap<FrameworkId, TaskState> = BTreeMap::new();
+        let (message, since) = match why {
+            Departure::Unreachable { since, message } => ((*message).to_owned(), Some(*since)),
+            Departure::Removed { cause } => (format!("Agent {hostname} removed: {cause}"), None),
+            Departure::Gone => (gone::MESSAGE.to_owned(), None),
+        };
+        let mut verdicts: BTreeMap<FrameworkId, (TaskState, Reason)> = BTreeMap::new();
         for (framework, task_id) in tasks {
-            let state = *states.entry(framework.clone()).or_insert_with(|| {
+            let (state, reason) = *verdicts.entry(framework.clone()).or_insert_with(|| {
                 let aware =
                     self.framework(&framework).is_some_and(|f: &Framework| f.has(Capability::PartitionAware));
-                if aware && matches!(why, Departure::Unreachable { .. }) {
-                    TaskState::TaskUnreachable
-                } else {
-                    TaskState::TaskLost
+                match why {
+                    Departure::Unreachable { .. } if aware => {
+                        (TaskState::TaskUnreachable, Reason::AgentRemoved)
+                    }
+                    Departure::Unreachable { .. } | Departure::Removed { .. } => {
+                        (TaskState::TaskLost, Reason::AgentRemoved)
+                    }
+                    Departure::Gone => gone::verdict(aware),
                 }
             });
-            let (message, since) = match why {
-                Departure::Unreachable { since, message } => ((*message).to_owned(), Some(*since)),
-                Departure::Removed { cause } => (format!("Agent {hostname} removed: {cause}"), None),
-            };
-            let status = self.judge(&framework, &task_id, state, Reason::AgentRemoved, &message);
+            let status = self.judge(&framework, &task_id, state, reason, &message);
             let status = status.map(|status| TaskStatus { unreachable_time: since, ..status });
             self.give_up_task(&framework, &task_id, status, since.is_some());
         }
@@ -201,6 +214,11 @@ impl Core {
         }
         for offer in offers {
             self.rescind_offer(offer);
+        }
+        self.forget_answers_of(id);
+        self.cancel_removal(id);
+        if !matches!(why, Departure::Unreachable { .. }) {
+            self.forget_deactivation(id);
         }
         self.allocator.remove_agent(key);
         self.agents_by_key.remove(&key);

@@ -3,7 +3,8 @@
 //! The shell turns what happens into an [`Input`] and calls [`Core::step`]; what is to be done about
 //! it comes back as [`Output`]s. Calls of schedulers go through `calls` to `subscribe`, `accept`,
 //! `offers`, `tasks` and `reconcile`, and are judged by `validate`; frames of agents go to
-//! `join` and `rejoin`, `leave` and `updates`. Resources are shared out by
+//! `join` and `rejoin`, `leave`, `removals` and `updates`; those of operators to `operators`, `gone`, `drain`,
+//! `maintenance` and `weights`. Resources are shared out by
 //! [`crate::allocator`], which these modules tell of every charge and return.
 //!
 //! All that readers may see stands in [`Snapshot`], whose maps are persistent: the core works on
@@ -13,16 +14,21 @@ mod accept;
 mod agent;
 mod audit;
 mod calls;
+mod drain;
 mod events;
 mod framework;
 mod frameworks;
+mod gone;
 mod io;
 mod join;
 mod leave;
+mod maintenance;
 mod offers;
+mod operators;
 mod reconcile;
 mod registry;
 mod rejoin;
+mod removals;
 mod snapshot;
 mod subscribe;
 mod tasks;
@@ -31,6 +37,7 @@ mod tests;
 mod timers;
 mod updates;
 mod validate;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -44,16 +51,19 @@ use crate::allocator::{AgentKey, Allocator, FrameworkKey, Options};
 
 pub use agent::Agent;
 pub use audit::Broken;
+pub use drain::Deactivation;
 pub use framework::{Connection, Framework, HeldOffer, OfferNumber, RecentTasks};
 pub use io::{
-    Input, LinkId, Now, OperatorCall, Output, Recovered, RegistryChange, Reply, RequestId, ResponseBody,
-    Settings, StreamHeader, StreamId, Ticket,
+    Input, LinkId, Maintenance, Now, OperatorCall, Output, Recovered, RegistryChange, RemovalRate, Reply,
+    RequestId, ResponseBody, Settings, StreamHeader, StreamId, Ticket,
 };
+pub use maintenance::{Machine, Plan};
 pub use snapshot::{Counters, Snapshot};
 
 use join::Joining;
 use leave::Observation;
 use registry::Pending;
+use removals::Removals;
 use timers::{Timer, Timers};
 
 /// Between two heartbeats on a scheduler's stream, as in Mesos.
@@ -87,6 +97,14 @@ pub struct Core {
     /// Kills that are repeated if the agent comes back with the task still alive.
     kills: HashMap<AgentId, BTreeSet<(FrameworkId, TaskId)>>,
     observations: HashMap<AgentId, Observation>,
+    removals: Removals,
+    /// How many agents were awaited at the start.
+    expected_agents: usize,
+    deactivations: drain::Deactivations,
+    planning: maintenance::Planning,
+    inverse: maintenance::Answers,
+    /// What a coordinator must be able to do to read the registry.
+    minimum_capabilities: BTreeSet<String>,
     joining: Joining,
     /// What goes on once the registry has it.
     pending: BTreeMap<Ticket, Pending>,
@@ -137,6 +155,12 @@ impl Core {
             unreachable_tasks: HashMap::new(),
             kills: HashMap::new(),
             observations: HashMap::new(),
+            removals: Removals::default(),
+            expected_agents: recovered.admitted.len(),
+            deactivations: drain::Deactivations::default(),
+            planning: maintenance::Planning::default(),
+            inverse: maintenance::Answers::default(),
+            minimum_capabilities: BTreeSet::new(),
             joining: Joining::default(),
             pending: BTreeMap::new(),
             in_registry: HashSet::new(),
@@ -164,6 +188,7 @@ impl Core {
         while let Some(timer) = self.timers.due(self.now.uptime) {
             self.timer(timer);
         }
+        self.check_drains();
         self.make_offers();
         std::mem::take(&mut self.out)
     }
@@ -193,7 +218,12 @@ impl Core {
             Timer::Heartbeat(stream) => self.beat(stream),
             Timer::FailoverEnds(framework) => self.failover_ends(&framework),
             Timer::Ping(agent, number) => self.ping(&agent, number),
-            Timer::OfferEnds(offer) => self.rescind_offer(offer),
+            Timer::OfferEnds(offer) => {
+                self.rescind_offer(offer);
+                self.rescind_inverse_offer(offer);
+            }
+            Timer::Removal => self.next_removal(),
+            Timer::InverseOffers => self.make_inverse_offers(),
             Timer::ReregistrationEnds => self.reregistration_ends(),
             Timer::RegistryGc => self.collect_registry_garbage(),
         }

@@ -45,12 +45,13 @@ impl Core {
     /// Enters one offer, and answers it in the form that its framework understands.
     fn make_offer(&mut self, framework_id: &FrameworkId, grant: Grant) -> Option<Offer> {
         let agent_id = self.agents_by_key.get(&grant.agent)?.clone();
-        let number = OfferNumber(self.next.offer);
-        self.next.offer += 1;
+        let number = self.next_offer_number();
         let resources = grant.resources.allocated(grant.role.clone());
         let offer = {
             let (framework, agent) = (self.framework(framework_id)?, self.agent(&agent_id)?);
-            offer(number.id(&self.settings.master.id), framework, agent, &grant.role, &resources)
+            let unavailability = self.state.maintenance.unavailability(&agent.machine).copied();
+            let offer = offer(number.id(&self.settings.master.id), framework, agent, &grant.role, &resources);
+            Offer { unavailability, ..offer }
         };
         let sent = form_for(self.framework(framework_id)?, &offer, &resources);
         let agent = self.agent_mut(&agent_id)?;
@@ -63,6 +64,12 @@ impl Core {
             self.timers.set(self.now.uptime + timeout, Timer::OfferEnds(number));
         }
         Some(sent)
+    }
+
+    pub(super) fn next_offer_number(&mut self) -> OfferNumber {
+        let number = OfferNumber(self.next.offer);
+        self.next.offer += 1;
+        number
     }
 
     /// The open offer of this id, and whose it is.

@@ -1,8 +1,8 @@
 //! Reconciliation: what the coordinator knows of tasks, and what it knows it does not.
 //!
 //! A task that is known is answered with the state its framework was told last. Of one that is not, the agent
-//! decides: awaited, no answer yet; registered, gone; unreachable, so is the task; unknown too,
-//! unknown. Frameworks without `PARTITION_AWARE` are told that the task is lost in each of these cases.
+//! decides: awaited, no answer yet; registered, gone; unreachable, so is the task; gone, gone by an operator;
+//! unknown too, unknown. Frameworks without `PARTITION_AWARE` are told that the task is lost in each of these cases.
 
 use tepui_api::v1::framework_info::capability::Type as Capability;
 use tepui_api::v1::scheduler::call::reconcile_operations::Operation;
@@ -57,6 +57,8 @@ impl Core {
             (TaskState::TaskGone, "Reconciliation: Task is unknown to the agent")
         } else if since.is_some() {
             (TaskState::TaskUnreachable, "Reconciliation: Task is unreachable")
+        } else if agent.is_some_and(|agent| self.state.gone_agents.contains_key(agent)) {
+            (TaskState::TaskGoneByOperator, "Reconciliation: Task is gone")
         } else {
             (TaskState::TaskUnknown, "Reconciliation: Task is unknown")
         };
@@ -81,6 +83,8 @@ impl Core {
                     (OperationState::OperationRecovering, "Reconciliation: the agent has not come back yet")
                 } else if agent.is_some_and(|agent| self.state.unreachable_agents.contains_key(agent)) {
                     (OperationState::OperationUnreachable, "Reconciliation: the agent is unreachable")
+                } else if agent.is_some_and(|agent| self.state.gone_agents.contains_key(agent)) {
+                    (OperationState::OperationGoneByOperator, "Reconciliation: the agent is gone")
                 } else {
                     (OperationState::OperationUnknown, "Reconciliation: the operation is unknown")
                 };

@@ -7,14 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
 use tepui_api::link::Register;
 use tepui_api::v1::{AgentId, TimeInfo};
 
+use super::drain::{Change, Deactivation};
 use super::io::{Recovered, RegistryChange, Ticket};
 use super::join::Arrival;
 use super::leave::Departure;
+use super::maintenance::Plan;
 use super::timers::Timer;
-use super::{Core, Output, events};
+use super::{Core, Output, Reply, RequestId, events};
 
 /// Between two looks for agents to forget, as in Mesos.
 const GC_INTERVAL: Duration = Duration::from_mins(15);
@@ -35,6 +38,29 @@ pub(super) enum Pending {
     Remove { agent: AgentId, cause: String },
     /// Nothing; these are forgotten.
     Forget(Vec<AgentId>),
+    /// Nothing; these gone agents are forgotten.
+    ForgetGone(Vec<AgentId>),
+    /// An agent is lost for good; by a call, or because it is drained.
+    Gone { agent: AgentId, at: TimeInfo, request: Option<RequestId> },
+    /// What is offered of an agent changes; by a call, or because it is drained.
+    Deactivation { agent: AgentId, change: Change, request: Option<RequestId> },
+    /// A call changes what maintenance is planned.
+    Maintenance { plan: Box<Plan>, request: RequestId },
+    /// A call gives roles other weights.
+    Weights { weights: Vec<(String, f64)>, request: RequestId },
+    /// Nothing.
+    Nothing,
+}
+
+impl Pending {
+    /// The agent that is on its way out, and what becomes of it.
+    fn takes_out(&self) -> Option<(&AgentId, &'static str)> {
+        match self {
+            Self::Gone { agent, .. } => Some((agent, "being marked gone")),
+            Self::Remove { agent, .. } => Some((agent, "being removed")),
+            _ => None,
+        }
+    }
 }
 
 impl Core {
@@ -45,6 +71,16 @@ impl Core {
             }
         }
         self.state.unreachable_agents = recovered.unreachable.into_iter().collect();
+        self.state.gone_agents = recovered.gone.into_iter().collect();
+        for (id, drain) in recovered.deactivated {
+            if self.is_known(&id) {
+                self.deactivations.agents.insert(id, Deactivation::new(drain));
+            }
+        }
+        self.minimum_capabilities = recovered.minimum_capabilities.into_iter().collect();
+        self.state.maintenance = Plan::recovered(recovered.maintenance);
+        self.recover_weights(recovered.weights);
+        self.schedule_inverse_offers();
         let uptime = self.now.uptime;
         if !self.state.recovered_agents.is_empty() {
             self.timers.set(uptime + self.settings.agent_reregister_timeout, Timer::ReregistrationEnds);
@@ -94,10 +130,47 @@ impl Core {
             Pending::Forget(agents) => {
                 for agent in agents {
                     self.state.unreachable_agents.remove(&agent);
-                    self.unreachable_tasks.remove(&agent);
+                    self.forget_unreachable_tasks(&agent);
+                    self.forget_deactivation(&agent);
                 }
             }
+            Pending::ForgetGone(agents) => {
+                for agent in agents {
+                    self.state.gone_agents.remove(&agent);
+                }
+            }
+            Pending::Gone { agent, at, request } => {
+                self.written(Some(&agent));
+                self.gone(&agent, at);
+                if let Some(request) = request {
+                    self.reply(request, Reply::Ok);
+                }
+                self.go_on_with(Some(agent));
+            }
+            Pending::Deactivation { agent, change, request } => {
+                self.deactivation_written(&agent, change, request);
+            }
+            Pending::Maintenance { plan, request } => self.maintenance_written(*plan, request),
+            Pending::Weights { weights, request } => self.weights_written(weights, request),
+            Pending::Nothing => {}
         }
+    }
+
+    /// What the registry is writing of an agent's admission, if it is.
+    pub(super) fn being_written(&self, id: &AgentId) -> Option<&'static str> {
+        self.in_registry.contains(id).then(|| self.being_taken_out(id).unwrap_or("being written"))
+    }
+
+    /// What becomes of an agent that is on its way out.
+    pub(super) fn being_taken_out(&self, id: &AgentId) -> Option<&'static str> {
+        if !self.in_registry.contains(id) {
+            return None;
+        }
+        self.pending
+            .values()
+            .filter_map(Pending::takes_out)
+            .find(|(agent, _)| *agent == id)
+            .map(|(_, what)| what)
     }
 
     fn written(&mut self, agent: Option<&AgentId>) -> Option<AgentId> {
@@ -124,42 +197,40 @@ impl Core {
 
     /// A registration that came while the registry was writing.
     fn go_on_with(&mut self, agent: Option<AgentId>) {
-        if let Some(agent) = agent
-            && let Some(arrival) = self.joining.waiting.remove(&agent)
+        let Some(agent) = agent else { return };
+        self.deactivations.to_check.insert(agent.clone());
+        if let Some(arrival) = self.joining.waiting.remove(&agent)
             && self.joining.open.contains(&arrival.link)
+            && !self.turn_away_gone(arrival.link, &agent)
+            && !self.turn_away_down(arrival.link, &arrival.register)
         {
             self.rejoin(arrival);
         }
     }
 
-    /// Gives up on the agents that were awaited after the start.
-    pub(super) fn reregistration_ends(&mut self) {
-        let awaited: Vec<AgentId> = self.state.recovered_agents.keys().cloned().collect();
-        for agent in awaited {
-            if !self.in_registry.contains(&agent) {
-                self.mark_unreachable(&agent, "the agent did not come back after the coordinator's start");
-            }
+    /// Forgets unreachable and gone agents beyond the limits of age and number, the oldest first.
+    pub(super) fn collect_registry_garbage(&mut self) {
+        let unreachable = self.too_many_or_old(&self.state.unreachable_agents);
+        if !unreachable.is_empty() {
+            self.persist(None, RegistryChange::Forget(unreachable.clone()), Pending::Forget(unreachable));
         }
+        let gone = self.too_many_or_old(&self.state.gone_agents);
+        if !gone.is_empty() {
+            self.persist(None, RegistryChange::ForgetGone(gone.clone()), Pending::ForgetGone(gone));
+        }
+        self.timers.set(self.now.uptime + GC_INTERVAL, Timer::RegistryGc);
     }
 
-    /// Forgets unreachable agents beyond the limits of age and number, the oldest first.
-    pub(super) fn collect_registry_garbage(&mut self) {
+    fn too_many_or_old(&self, list: &OrdMap<AgentId, TimeInfo>) -> Vec<AgentId> {
         let mut agents: Vec<(TimeInfo, AgentId)> =
-            self.state.unreachable_agents.iter().map(|(agent, since)| (*since, agent.clone())).collect();
+            list.iter().map(|(agent, since)| (*since, agent.clone())).collect();
         agents.sort_unstable_by(|a, b| (a.0.nanoseconds, &a.1).cmp(&(b.0.nanoseconds, &b.1)));
         let surplus = agents.len().saturating_sub(self.settings.registry_max_agent_count);
         let limit = events::time_info(self.now.wall.saturating_sub(self.settings.registry_max_agent_age));
         let old = agents.iter().take_while(|(since, _)| since.nanoseconds < limit.nanoseconds).count();
         agents.truncate(surplus.max(old));
-        let agents: Vec<AgentId> = agents
-            .into_iter()
-            .map(|(_, agent)| agent)
-            .filter(|agent| !self.in_registry.contains(agent))
-            .collect();
-        if !agents.is_empty() {
-            self.persist(None, RegistryChange::Forget(agents.clone()), Pending::Forget(agents));
-        }
-        self.timers.set(self.now.uptime + GC_INTERVAL, Timer::RegistryGc);
+        let agents = agents.into_iter().map(|(_, agent)| agent);
+        agents.filter(|agent| !self.in_registry.contains(agent)).collect()
     }
 }
 

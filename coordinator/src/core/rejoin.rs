@@ -18,6 +18,7 @@ use super::events::{self, holds_nothing, is_terminal};
 use super::framework::roles;
 use super::io::RegistryChange;
 use super::join::Arrival;
+use super::maintenance::machine;
 use super::registry::{Pending, differs};
 use super::{Agent, Core, Framework};
 
@@ -167,6 +168,7 @@ impl Core {
         let both_live = agent.link.is_some() && old_instance != register.instance;
         let changed = agent.total != total;
         agent.info = Arc::new(AgentInfo { id: Some(id.clone()), ..register.agent.clone() });
+        agent.machine = Arc::new(machine::of(&register.agent.hostname, &register.address));
         agent.version.clone_from(&register.version);
         agent.capabilities = register.capabilities.clone().into();
         agent.reregistered = Some(now);
@@ -269,7 +271,7 @@ impl Core {
     }
 
     /// Frameworks forget which tasks of this agent were unreachable: those that still are will be named.
-    fn forget_unreachable_tasks(&mut self, id: &AgentId) {
+    pub(super) fn forget_unreachable_tasks(&mut self, id: &AgentId) {
         for (framework, task) in self.unreachable_tasks.remove(id).unwrap_or_default() {
             if let Some(framework) = self.framework_mut(&framework)
                 && framework.unreachable_tasks.get(&task).is_some_and(|task| task.agent_id == *id)

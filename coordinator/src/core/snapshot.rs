@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
+use tepui_api::v1::allocator::InverseOfferStatus;
 use tepui_api::v1::master::response::{GetAgents, GetExecutors, GetFrameworks, GetTasks, get_executors};
 use tepui_api::v1::{AgentId, AgentInfo, FrameworkId, MasterInfo, Task, TimeInfo};
 
 use super::agent::Agent;
 use super::framework::Framework;
 use super::io::Settings;
+use super::maintenance::Plan;
 
 /// The whole state at one moment.
 #[derive(Debug, Clone)]
@@ -29,6 +31,12 @@ pub struct Snapshot {
     pub recovered_agents: OrdMap<AgentId, Arc<AgentInfo>>,
     /// Agents that fell silent, and when.
     pub unreachable_agents: OrdMap<AgentId, TimeInfo>,
+    /// Agents that an operator declared lost for good, and when.
+    pub gone_agents: OrdMap<AgentId, TimeInfo>,
+    /// Which machines are to be down, and which are.
+    pub maintenance: Plan,
+    /// What frameworks answered last to inverse offers of each agent.
+    pub inverse_offer_statuses: OrdMap<AgentId, OrdMap<FrameworkId, InverseOfferStatus>>,
     /// Roles with a weight of their own.
     pub weights: OrdMap<String, f64>,
     /// The metrics' counters.
@@ -72,7 +80,13 @@ pub struct Counters {
     pub slave_registrations: u64,
     pub slave_reregistrations: u64,
     pub slave_removals: u64,
+    pub slave_unreachable_scheduled: u64,
+    pub slave_unreachable_canceled: u64,
     pub slave_unreachable_completed: u64,
+    pub slave_removals_reason_unhealthy: u64,
+    pub slave_removals_reason_unregistered: u64,
+    pub slave_removals_reason_registered: u64,
+    pub recovery_slave_removals: u64,
     pub allocation_runs: u64,
 }
 
@@ -86,6 +100,9 @@ impl Snapshot {
             agents: OrdMap::new(),
             recovered_agents: OrdMap::new(),
             unreachable_agents: OrdMap::new(),
+            gone_agents: OrdMap::new(),
+            maintenance: Plan::default(),
+            inverse_offer_statuses: OrdMap::new(),
             weights: settings.weights.iter().cloned().collect(),
             counters: Counters::default(),
         }

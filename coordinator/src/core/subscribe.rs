@@ -146,6 +146,7 @@ impl Core {
         for offer in offers {
             self.discard_offer(offer, Duration::ZERO);
         }
+        self.void_inverse_offers(id);
     }
 
     /// The framework listens on this stream from now on.

@@ -125,6 +125,9 @@ impl Core {
         let agent_id = task.agent_id.clone();
         if let Some(agent) = self.agent_mut(&agent_id) {
             agent.tasks.remove(&(id.clone(), task_id.clone()));
+            if agent.tasks.is_empty() && agent.deactivation.is_some() {
+                self.deactivations.to_check.insert(agent_id.clone());
+            }
         }
         if let Some(kills) = self.kills.get_mut(&agent_id) {
             kills.remove(&(id.clone(), task_id.clone()));
@@ -184,7 +187,7 @@ impl Core {
         self.give_back(framework_id, agent_id, resources, Return::Ended);
     }
 
-    fn count_end(&mut self, state: TaskState) {
+    pub(super) fn count_end(&mut self, state: TaskState) {
         let counters = &mut self.state.counters;
         match state {
             TaskState::TaskFinished => counters.tasks_finished += 1,

@@ -23,7 +23,11 @@ pub(super) enum Timer {
     OfferEnds(OfferNumber),
     /// Agents that were admitted before the start have had their time.
     ReregistrationEnds,
-    /// Agents that have long been unreachable are forgotten.
+    /// The next of the silent agents that wait becomes unreachable.
+    Removal,
+    /// Frameworks are asked for what they use on machines that are to go away.
+    InverseOffers,
+    /// Agents that have long been unreachable or gone are forgotten.
     RegistryGc,
 }
 

@@ -83,8 +83,9 @@ fn agents(all: &mut Metrics, state: &Snapshot) {
     let known = state.agents.len();
     all.count("master/slaves_connected", connected);
     all.count("master/slaves_disconnected", known - connected);
-    all.count("master/slaves_active", connected);
-    all.count("master/slaves_inactive", known - connected);
+    let active = state.agents.values().filter(|agent| agent.active()).count();
+    all.count("master/slaves_active", active);
+    all.count("master/slaves_inactive", known - active);
     all.count("master/slaves_unreachable", state.unreachable_agents.len());
 }
 
@@ -152,6 +153,12 @@ fn counters(all: &mut Metrics, state: &Snapshot) {
         ("master/slave_registrations", counted.slave_registrations),
         ("master/slave_reregistrations", counted.slave_reregistrations),
         ("master/slave_removals", counted.slave_removals),
+        ("master/slave_removals/reason_unhealthy", counted.slave_removals_reason_unhealthy),
+        ("master/slave_removals/reason_unregistered", counted.slave_removals_reason_unregistered),
+        ("master/slave_removals/reason_registered", counted.slave_removals_reason_registered),
+        ("master/recovery_slave_removals", counted.recovery_slave_removals),
+        ("master/slave_unreachable_scheduled", counted.slave_unreachable_scheduled),
+        ("master/slave_unreachable_canceled", counted.slave_unreachable_canceled),
         ("master/slave_unreachable_completed", counted.slave_unreachable_completed),
         ("allocator/mesos/allocation_runs", counted.allocation_runs),
     ] {

@@ -59,6 +59,9 @@ pub enum RegistryError {
     /// Another process has it.
     #[error("the registry {0} is in use by another coordinator; give each its own --work_dir")]
     InUse(PathBuf),
+    /// A coordinator that can do more has been at work.
+    #[error("the registry needs a coordinator that is capable of {0}; use the version that wrote it")]
+    Capabilities(String),
     /// The store failed.
     #[error("the registry {path} cannot be {doing}: {error}")]
     Store {

@@ -25,8 +25,8 @@ use super::handle::Request;
 /// and the lease is over.
 #[derive(Debug)]
 pub(crate) struct CoreThread {
-    /// Ends with the thread.
-    pub(crate) thread: JoinHandle<()>,
+    /// Ends with the thread; with a sentence when the core ended the coordinator.
+    pub(crate) thread: JoinHandle<Result<(), String>>,
 }
 
 /// What the thread owns.
@@ -40,6 +40,8 @@ struct Turn {
     links: HashMap<LinkId, UnboundedSender<coordinator_frame::Body>>,
     observers: Observers<Arc<master::Event>>,
     changes: mpsc::Sender<(Ticket, RegistryChange)>,
+    /// Why the core wants the coordinator to end.
+    failed: Option<String>,
 }
 
 /// Subscribers of the operator stream, oldest first; one too many closes the oldest.
@@ -76,8 +78,9 @@ impl CoreThread {
                 links: HashMap::new(),
                 observers: Observers::new(most_observers),
                 changes,
+                failed: None,
             };
-            turn.run(&incoming);
+            turn.run(&incoming)
         })?;
         Ok(Self { thread })
     }
@@ -86,8 +89,11 @@ impl CoreThread {
 // === impl Turn ===
 
 impl Turn {
-    fn run(&mut self, incoming: &mpsc::Receiver<Request>) {
+    fn run(&mut self, incoming: &mpsc::Receiver<Request>) -> Result<(), String> {
         while self.lease.holds() {
+            if let Some(why) = self.failed.take() {
+                return Err(why);
+            }
             let wait = self.core.next_deadline().map(|at| at.saturating_sub(self.clock.elapsed()));
             let request = match wait {
                 Some(Duration::ZERO) => {
@@ -96,24 +102,25 @@ impl Turn {
                     match incoming.try_recv() {
                         Ok(request) => request,
                         Err(mpsc::TryRecvError::Empty) => continue,
-                        Err(mpsc::TryRecvError::Disconnected) => return,
+                        Err(mpsc::TryRecvError::Disconnected) => return Ok(()),
                     }
                 }
                 Some(wait) => match incoming.recv_timeout(wait) {
                     Ok(request) => request,
                     Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 },
                 None => match incoming.recv() {
                     Ok(request) => request,
-                    Err(mpsc::RecvError) => return,
+                    Err(mpsc::RecvError) => return Ok(()),
                 },
             };
             if matches!(request, Request::Stop) || !self.lease.holds() {
-                return;
+                return Ok(());
             }
             self.take(request);
         }
+        Ok(())
     }
 
     fn take(&mut self, request: Request) {
@@ -209,6 +216,7 @@ impl Turn {
                 // The registry's thread is gone only when it has failed, and has then asked to stop.
                 let _ = self.changes.send((ticket, change));
             }
+            Output::Fail(why) => self.failed = Some(why),
             Output::Notify(event) => {
                 if !self.observers.send(&event) {
                     self.core.observe(false);

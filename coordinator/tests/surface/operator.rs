@@ -74,7 +74,7 @@ async fn what_is_wrong_with_a_request_is_told_in_mesos_order() {
         (r#"{"type":"TEARDOWN"}"#, &[JSON], 400, "Expecting 'teardown' to be present"),
         (r#"{"type":"GET_HEALTH"}"#, &[JSON, ("Accept", "text/html")], 406, "Accept"),
         (r#"{"type":"UNKNOWN"}"#, &[JSON], 501, "not implemented"),
-        (r#"{"type":"GET_MAINTENANCE_STATUS"}"#, &[JSON], 501, "GET_MAINTENANCE_STATUS is not implemented"),
+        (r#"{"type":"LIST_FILES"}"#, &[JSON], 501, "LIST_FILES is not implemented"),
         (r#"{"type":"GET_QUOTA"}"#, &[JSON], 501, "GET_QUOTA is not implemented"),
     ];
     for (body, headers, status, words) in cases {

@@ -49,7 +49,7 @@ async fn small_endpoints_answer() {
         let answer = get(&running, path).await;
         assert_eq!((answer.status, answer.text().as_str()), (404, "404 Not Found."), "{path}");
     }
-    for path in ["/quota", "/master/quota", "/maintenance/schedule", "/files/browse?path=/", "/reserve"] {
+    for path in ["/quota", "/master/quota", "/unreserve", "/files/browse?path=/", "/reserve"] {
         let answer = get(&running, path).await;
         assert_eq!(answer.status, 501, "{path}");
         assert!(answer.text().contains("is not implemented"), "{}", answer.text());

@@ -314,7 +314,7 @@ fn a_restarted_coordinator_takes_agents_and_tasks_over() {
     register.completed_tasks.push(ended);
     let mut info = register.agent.clone();
     info.id = Some(s.agent.clone());
-    let recovered = Recovered { admitted: vec![info], unreachable: vec![] };
+    let recovered = Recovered { admitted: vec![info], ..Recovered::default() };
     s.world = World::with(Settings { seed: 1, ..settings() }, recovered);
     assert_eq!(s.world.core.snapshot().recovered_agents.len(), 1);
     let link = s.world.register(register);
@@ -339,7 +339,7 @@ fn a_restarted_coordinator_takes_agents_and_tasks_over() {
 #[test]
 fn agents_that_do_not_return_after_a_restart_are_unreachable() {
     let info = AgentInfo { id: Some("old-S0".into()), hostname: "h".into(), ..Default::default() };
-    let mut world = World::with(settings(), Recovered { admitted: vec![info], unreachable: vec![] });
+    let mut world = World::with(settings(), Recovered { admitted: vec![info], ..Recovered::default() });
     let (stream, _) = world.framework(super::world::info(|_| {}));
     world.wait(Duration::from_secs(599));
     assert_eq!(world.core.snapshot().recovered_agents.len(), 1);

@@ -2,11 +2,17 @@
 
 mod accept;
 mod agents;
+mod drain;
 mod frameworks;
+mod gone;
 mod group;
+mod maintenance;
 mod offers;
 mod operators;
 mod reconcile;
+mod removals;
+mod running;
 mod task_rules;
 mod tasks;
+mod weights;
 mod world;

@@ -13,6 +13,7 @@ use super::world::*;
 
 const AWAITED: &str = "old-S1";
 const SILENT: &str = "old-S2";
+const GONE: &str = "old-S3";
 
 /// A coordinator that awaits one agent, knows another as unreachable, and has a third with a task.
 fn world() -> (World, AgentId) {
@@ -20,6 +21,8 @@ fn world() -> (World, AgentId) {
     let recovered = Recovered {
         admitted: vec![awaited],
         unreachable: vec![(SILENT.into(), TimeInfo { nanoseconds: 5 })],
+        gone: vec![(GONE.into(), TimeInfo { nanoseconds: 6 })],
+        ..Recovered::default()
     };
     let mut world = World::with(settings(), recovered);
     let (_, agent) = world.agent("a", "cpus:4;mem:1000");
@@ -37,9 +40,10 @@ fn explicit_answers() {
         let offer = world.offers(stream).remove(0);
         world.call(stream, &id, accept(&[&offer.id], vec![launch(vec![task("t", &agent, "cpus:1;mem:32")])]));
         let (awaited, silent, nowhere) = (AWAITED.into(), SILENT.into(), "nowhere".into());
+        let gone = GONE.into();
         let lost = |state| if aware { state } else { S::TaskLost };
         // (task, agent, answer)
-        let table: [(&str, Option<&AgentId>, Option<TaskState>); 7] = [
+        let table: [(&str, Option<&AgentId>, Option<TaskState>); 8] = [
             ("t", Some(&agent), Some(S::TaskStaging)),
             ("t", None, Some(S::TaskStaging)),
             ("x", Some(&awaited), None),
@@ -47,6 +51,7 @@ fn explicit_answers() {
             ("x", None, None),
             ("x", Some(&agent), Some(lost(S::TaskGone))),
             ("x", Some(&silent), Some(lost(S::TaskUnreachable))),
+            ("x", Some(&gone), Some(lost(S::TaskGoneByOperator))),
             ("x", Some(&nowhere), Some(lost(S::TaskUnknown))),
         ];
         for (task, agent, answer) in table {
@@ -95,6 +100,7 @@ fn operations_are_unknown() {
         (None, S::OperationUnknown),
         (Some(AWAITED.into()), S::OperationRecovering),
         (Some(SILENT.into()), S::OperationUnreachable),
+        (Some(GONE.into()), S::OperationGoneByOperator),
         (Some(agent), S::OperationUnknown),
         (Some("nowhere".into()), S::OperationUnknown),
     ] {

@@ -35,6 +35,7 @@ pub(crate) struct World {
     pub(crate) closed_links: Vec<LinkId>,
     pub(crate) replies: Vec<Reply>,
     pub(crate) notices: Vec<Arc<master::Event>>,
+    pub(crate) failures: Vec<String>,
     /// Registry changes that are held back, while `slow_registry`.
     pub(crate) persisting: Vec<(Ticket, RegistryChange)>,
     pub(crate) persisted: Vec<RegistryChange>,
@@ -64,6 +65,7 @@ impl World {
             closed_links: Vec::new(),
             replies: Vec::new(),
             notices: Vec::new(),
+            failures: Vec::new(),
             persisting: Vec::new(),
             persisted: Vec::new(),
             slow_registry: false,
@@ -86,6 +88,7 @@ impl World {
                 Output::Reply { reply, .. } => self.replies.push(reply),
                 Output::Persist { ticket, change } => self.persisting.push((ticket, change)),
                 Output::Notify(event) => self.notices.push(event),
+                Output::Fail(why) => self.failures.push(why),
             }
         }
         self.core.audit().unwrap();

@@ -5,6 +5,7 @@
 //! accepts (406). Reads are answered from a snapshot; what changes something goes to the core. Calls
 //! that are not built answer `501` and say so.
 
+mod changes;
 mod state;
 mod subscribe;
 
@@ -15,11 +16,11 @@ use hyper::body::Incoming;
 use tepui_api::http::{Body, Refusal};
 use tepui_api::v1::master::call::Type;
 use tepui_api::v1::master::response::{
-    self, GetFlags, GetHealth, GetLoggingLevel, GetMaster, GetMetrics, GetOperations, GetRoles, GetVersion,
-    GetWeights,
+    self, GetFlags, GetHealth, GetLoggingLevel, GetMaintenanceSchedule, GetMaintenanceStatus, GetMaster,
+    GetMetrics, GetOperations, GetRoles, GetVersion, GetWeights,
 };
 use tepui_api::v1::master::{Call, Response as Answer};
-use tepui_api::v1::{Flag, FrameworkId, Metric, VersionInfo, WeightInfo};
+use tepui_api::v1::{Flag, Metric, VersionInfo, WeightInfo};
 use tepui_api::{MediaType, http as api};
 
 use super::{Context, answer, metrics, read_call, roles, stopping, write_apart};
@@ -58,17 +59,10 @@ pub(super) fn version() -> VersionInfo {
 async fn check(request: Request<Incoming>) -> Result<(Call, MediaType), Refusal> {
     let (head, body) = request.into_parts();
     let call: Call = read_call(&head, body).await?;
-    let missing = |name: &str| {
-        Refusal::bad_request(format!("Failed to validate master::Call: Expecting '{name}' to be present"))
-    };
     if call.r#type.is_none() {
-        return Err(missing("type"));
+        return Err(changes::missing("type"));
     }
-    match call.r#type() {
-        Type::GetMetrics if call.get_metrics.is_none() => return Err(missing("get_metrics")),
-        Type::Teardown if call.teardown.is_none() => return Err(missing("teardown")),
-        _ => {}
-    }
+    changes::check(&call)?;
     Ok((call, api::accept(&head.headers)?))
 }
 
@@ -89,18 +83,24 @@ async fn serve(context: &Arc<Context>, call: Call, media: MediaType) -> Result<R
         let bytes = write_apart(move || state::response(section, &state, media)).await?;
         return Ok(with_type(media, bytes));
     }
-    match call.r#type() {
-        Type::Subscribe => return Ok(subscribe::handle(context, media).await),
-        Type::Teardown => {
-            let id = call.teardown.map(|teardown| teardown.framework_id).unwrap_or_default();
-            return Ok(teardown(context, id).await);
-        }
-        _ => {}
+    if call.r#type() == Type::Subscribe {
+        return Ok(subscribe::handle(context, media).await);
+    }
+    if let Some(change) = changes::change(&call) {
+        return Ok(carry_out(context, change).await);
     }
     if let Some(known) = without_state(context, &call) {
         return Ok(api::message(media, &known));
     }
-    if !matches!(call.r#type(), Type::GetMetrics | Type::GetRoles | Type::GetWeights) {
+    let of_state = matches!(
+        call.r#type(),
+        Type::GetMetrics
+            | Type::GetRoles
+            | Type::GetWeights
+            | Type::GetMaintenanceSchedule
+            | Type::GetMaintenanceStatus
+    );
+    if !of_state {
         return Err(Refusal::not_implemented(format_args!("the call {}", call.r#type().as_str_name())));
     }
     match context.core.read().await {
@@ -109,9 +109,9 @@ async fn serve(context: &Arc<Context>, call: Call, media: MediaType) -> Result<R
     }
 }
 
-/// Ends a framework.
-pub(super) async fn teardown(context: &Context, framework: FrameworkId) -> Response<Body> {
-    answer(context.core.operator(OperatorCall::Teardown(framework)).await)
+/// Has the core do what changes something, and answers when it is done.
+pub(super) async fn carry_out(context: &Context, change: OperatorCall) -> Response<Body> {
+    answer(context.core.operator(change).await)
 }
 
 /// Answers that need no snapshot.
@@ -183,6 +183,18 @@ fn from_state(context: &Context, call: &Call, state: &Snapshot) -> Answer {
                 ..empty
             }
         }
+        Type::GetMaintenanceSchedule => Answer {
+            r#type: Some(response::Type::GetMaintenanceSchedule.into()),
+            get_maintenance_schedule: Some(GetMaintenanceSchedule {
+                schedule: (*state.maintenance.schedule).clone(),
+            }),
+            ..empty
+        },
+        Type::GetMaintenanceStatus => Answer {
+            r#type: Some(response::Type::GetMaintenanceStatus.into()),
+            get_maintenance_status: Some(GetMaintenanceStatus { status: state.maintenance_status() }),
+            ..empty
+        },
         _ => {
             let weight_infos = state.weights.iter();
             let weight_infos = weight_infos

@@ -3,6 +3,7 @@
 //! [`handle`] finds the endpoint by its path, without `/master` or `.json` where Mesos takes them. What
 //! Mesos has and Tepui has not answers `501` with its name, anything else `404`.
 
+mod change;
 mod state;
 mod summary;
 mod write;
@@ -11,15 +12,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tepui_api::codec::encode_json;
-use tepui_api::http::{self as api, Body, Refusal, read_body};
-use tepui_api::v1::FrameworkId;
+use tepui_api::http::{self as api, Body, Refusal};
 
 use super::query::Query;
 use super::{Context, metrics, operator, page, redirect, stopping, write_apart};
 use crate::core::Snapshot;
+use change::Endpoint;
 use state::{Agents, Flags, Frameworks, Roles, State, TaskQuery, Tasks};
 use summary::Summary;
 
@@ -37,10 +38,6 @@ const NOT_IMPLEMENTED: &[&str] = &[
     "/files/read.json",
     "/help",
     "/logging/toggle",
-    "/machine/down",
-    "/machine/up",
-    "/maintenance/schedule",
-    "/maintenance/status",
     "/memory-profiler/download/graph",
     "/memory-profiler/download/raw",
     "/memory-profiler/download/text",
@@ -68,7 +65,6 @@ enum Report {
     Frameworks(Option<String>),
     Tasks(TaskQuery),
     Roles,
-    Weights,
     Metrics,
 }
 
@@ -102,20 +98,17 @@ pub(super) async fn handle(
         {
             return *elsewhere;
         }
-        if report == Report::Weights && request.method() != Method::GET {
-            return Refusal::not_implemented("changing weights").into();
-        }
         return match report.answer(context).await {
             Ok(Ok(bytes)) => json(&query, bytes),
             Ok(Err(gone)) => stopping(gone),
             Err(refusal) => refusal.into(),
         };
     }
-    if path == "/teardown" {
+    if let Some(endpoint) = Endpoint::find(path) {
         if let Err(elsewhere) = context.check_leading(target) {
             return *elsewhere;
         }
-        return teardown(context, request).await.unwrap_or_else(Into::into);
+        return endpoint.answer(context, &query, request).await.unwrap_or_else(Into::into);
     }
     if NOT_IMPLEMENTED.contains(&path) {
         return Refusal::not_implemented(format_args!("the endpoint {whole}")).into();
@@ -141,7 +134,6 @@ impl Report {
                 ascending: query.get("order") == Some("asc"),
             }),
             "/roles" | "/roles.json" => Self::Roles,
-            "/weights" => Self::Weights,
             "/metrics/snapshot" => Self::Metrics,
             _ => return None,
         })
@@ -169,12 +161,6 @@ impl Report {
             Self::Frameworks(id) => encode_json(&Frameworks(state, id.as_deref())),
             Self::Tasks(query) => encode_json(&Tasks(state, query)),
             Self::Roles => encode_json(&Roles(context, state)),
-            Self::Weights => {
-                let weights = state.weights.iter();
-                let weights =
-                    weights.map(|(role, weight)| serde_json::json!({ "role": role, "weight": weight }));
-                encode_json(&weights.collect::<Vec<_>>())
-            }
             Self::Metrics => encode_json(&metrics::collect(context, state)),
         }
     }
@@ -191,18 +177,6 @@ fn json(query: &Query, bytes: Vec<u8>) -> Response<Body> {
     let mut answer = api::json(script);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/javascript"));
     answer
-}
-
-async fn teardown(context: &Context, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-    if request.method() != Method::POST {
-        return Ok(api::method_not_allowed("POST", request.method()));
-    }
-    let body = read_body(request.into_body()).await?;
-    let parameters = Query::parse(&String::from_utf8_lossy(&body));
-    let id = parameters
-        .get("frameworkId")
-        .ok_or_else(|| Refusal::bad_request("Missing 'frameworkId' query parameter in the request body"))?;
-    Ok(operator::teardown(context, FrameworkId::new(id)).await)
 }
 
 fn system() -> serde_json::Map<String, serde_json::Value> {

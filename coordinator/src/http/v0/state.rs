@@ -34,7 +34,7 @@ impl Serialize for State<'_> {
             "capabilities",
             &List(|| info.capabilities.iter().map(|c| c.r#type().as_str_name())),
         )?;
-        let active = state.agents.values().filter(|agent| agent.connected()).count();
+        let active = state.agents.values().filter(|agent| agent.active()).count();
         map.serialize_entry("activated_slaves", &count(active))?;
         map.serialize_entry("deactivated_slaves", &count(state.agents.len() - active))?;
         map.serialize_entry("unreachable_slaves", &count(state.unreachable_agents.len()))?;
@@ -280,10 +280,20 @@ pub(super) fn agent<M: SerializeMap>(map: &mut M, agent: &Agent) -> Result<(), M
     let reserved = reserved.iter().map(|(role, resources)| (role.to_string(), summarize(resources).into()));
     map.serialize_entry("reserved_resources", &reserved.collect::<serde_json::Map<_, serde_json::Value>>())?;
     map.serialize_entry("unreserved_resources", &summarize(&agent.total.unreserved()))?;
-    map.serialize_entry("active", &agent.connected())?;
-    map.serialize_entry("deactivated", &false)?;
+    map.serialize_entry("active", &agent.active())?;
+    map.serialize_entry("deactivated", &agent.deactivation.is_some())?;
     map.serialize_entry("version", &agent.version)?;
-    map.serialize_entry("capabilities", &List(|| agent.capabilities.iter().map(|c| c.r#type().as_str_name())))
+    map.serialize_entry(
+        "capabilities",
+        &List(|| agent.capabilities.iter().map(|c| c.r#type().as_str_name())),
+    )?;
+    if let Some(drain) = agent.deactivation.as_ref().and_then(|deactivation| deactivation.drain) {
+        map.serialize_entry("drain_info", &drain)?;
+    }
+    if let Some(began) = &agent.drain_began() {
+        map.serialize_entry("estimated_drain_start_time_seconds", &seconds(Some(began)))?;
+    }
+    Ok(())
 }
 
 /// An agent with its resources as messages, too.

@@ -254,6 +254,10 @@ impl Agent {
                 }
             }
             Order::Ping(number) => self.out.push(Frame::Pong(number)),
+            Order::Drain(_) => {
+                let tasks: Vec<Key> = self.tasks.keys().cloned().collect();
+                tasks.into_iter().for_each(|key| self.kill(now, key, rng));
+            }
             Order::Shutdown(_) => self.unregister(),
         }
         Ok(())

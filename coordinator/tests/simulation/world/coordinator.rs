@@ -238,7 +238,7 @@ impl World {
                 let incarnation = self.host.incarnation;
                 self.at(at, Event::ToCore { incarnation, what: Arrival::Persisted(*ticket) });
             }
-            Output::Reply { .. } | Output::Notify(_) => {}
+            Output::Reply { .. } | Output::Notify(_) | Output::Fail(_) => {}
         }
     }
 
@@ -252,7 +252,7 @@ impl World {
                 Output::Frame { link, .. } | Output::CloseLink { link } => link.hash(&mut hasher),
                 Output::Reply { request, .. } => request.hash(&mut hasher),
                 Output::Persist { ticket, .. } => ticket.hash(&mut hasher),
-                Output::Notify(_) => {}
+                Output::Notify(_) | Output::Fail(_) => {}
             }
         }
         self.tally.digest = hasher.finish();
