@@ -93,6 +93,11 @@ class Cluster:
         agents = self.operator("GET_AGENTS")["get_agents"].get("agents", [])
         return any(a.get("active") and a["agent_info"].get("port") == agent.port for a in agents)
 
+    def is_known(self, agent):
+        """Whether it is registered, be it active or not."""
+        agents = self.operator("GET_AGENTS")["get_agents"].get("agents", [])
+        return any(a["agent_info"].get("port") == agent.port for a in agents)
+
     def agent_id(self, name="agent"):
         """The id the coordinator gave this agent."""
         port = self.agents[name].port

@@ -128,11 +128,14 @@ mod tests {
         assert_eq!(check(vec![], &empty), Ok(()));
         assert_eq!(check(vec![window(&[a.clone(), b.clone()], Some(0))], &empty), Ok(()));
         assert_eq!(check(vec![window(&[], None)], &empty), Err(Invalid::EmptyWindow));
-        assert_eq!(check(vec![window(&[a.clone()], Some(-1))], &empty), Err(Invalid::NegativeDuration));
+        assert_eq!(
+            check(vec![window(std::slice::from_ref(&a), Some(-1))], &empty),
+            Err(Invalid::NegativeDuration)
+        );
         assert_eq!(check(vec![window(&[id("", "")], None)], &empty), Err(Invalid::EmptyMachine));
         assert_eq!(check(vec![window(&[id("x", "::1")], None)], &empty), Err(Invalid::Ip("::1".into())));
         let again = MachineId { hostname: Some("A".into()), ..a.clone() };
-        let twice = vec![window(&[a.clone()], None), window(&[again], None)];
+        let twice = vec![window(std::slice::from_ref(&a), None), window(&[again], None)];
         assert!(matches!(check(twice, &empty), Err(Invalid::Twice(_))));
         assert!(matches!(check(vec![window(&[a], None)], &down), Err(Invalid::Down(_))));
         assert_eq!(check(vec![window(&[id("D", "10.0.0.9")], None)], &down), Ok(()));

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use tepui_api::link::Register;
-use tepui_api::resources::Resources;
 use tepui_api::v1::agent_info::capability::Type as AgentCapability;
 use tepui_api::v1::framework_info::capability::Type as Capability;
 use tepui_api::v1::{AgentId, FrameworkId, FrameworkInfo, TaskState, agent_info};
@@ -84,10 +83,6 @@ impl Running {
 
     pub(crate) fn on_agent(&self) -> std::sync::Arc<Agent> {
         self.world.core.snapshot().agents[&self.agent].clone()
-    }
-
-    pub(crate) fn used(&self) -> Resources {
-        self.on_agent().allocated().unallocated()
     }
 }
 
