@@ -18,6 +18,10 @@ check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
 
+# A cluster of real processes under faults, such as `just chaos --minutes 30 --seed 7` (needs root)
+chaos *ARGS:
+    ./tests/chaos/run {{ARGS}}
+
 # Latency and throughput beside the floor (needs root)
 bench *ARGS:
     ./bench/run {{ARGS}}

@@ -6,6 +6,7 @@ has been silent for long. Calls are made by both, over one connection at a time.
 
 import http.client
 import json
+import logging
 import random
 import socket
 import threading
@@ -53,6 +54,8 @@ class ByZooKeeper:
     def __init__(self, zk):
         from kazoo.client import KazooClient, KazooRetry
 
+        # Lost connections are what this is about.
+        logging.getLogger("kazoo").setLevel(logging.CRITICAL)
         hosts, _, self._path = zk.removeprefix("zk://").partition("/")
         forever = KazooRetry(max_tries=-1, max_delay=0.5)
         self._client = KazooClient(hosts, timeout=4.0, connection_retry=forever, command_retry=KazooRetry(max_tries=1))

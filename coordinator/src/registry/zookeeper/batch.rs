@@ -1,10 +1,12 @@
 //! Operations on nodes, gathered for one transaction.
 
-/// Bytes of a transaction, well below ZooKeeper's limit of 1 MiB a request, since its log and its answer
-/// take some more.
+/// Bytes of a transaction of several changes.
 pub(super) const BYTES: usize = 512 * 1024;
-/// Operations of a transaction. ZooKeeper holds up everybody while it works one off.
+/// Operations of a transaction of several changes. ZooKeeper holds up everybody while it works one off.
 const OPS: usize = 1024;
+/// Bytes of a transaction of one change, which should be whole. Below ZooKeeper's limit of 1 MiB, since what its
+/// servers tell each other of a transaction is a little larger than what they were told.
+pub(super) const WHOLE: usize = 900 * 1024;
 /// What an operation takes beside its path and its data: headers, and the list of who may.
 const OVERHEAD: usize = 100;
 
@@ -42,10 +44,13 @@ impl Op {
 // === impl Batch ===
 
 impl Batch {
-    /// Whether these can be added. An empty batch has room for any one operation.
+    /// Whether these, which belong together, can be added. An empty batch has room for any one operation.
     pub(super) fn has_room_for(&self, ops: &[Op]) -> bool {
-        let bytes = self.bytes + ops.iter().map(Op::bytes).sum::<usize>();
-        self.ops.is_empty() || (bytes <= BYTES && self.ops.len() + ops.len() <= OPS)
+        let bytes: usize = ops.iter().map(Op::bytes).sum();
+        if self.ops.is_empty() {
+            return ops.len() <= 1 || bytes <= WHOLE;
+        }
+        self.bytes + bytes <= BYTES && self.ops.len() + ops.len() <= OPS
     }
 
     pub(super) fn push(&mut self, op: Op) {
@@ -75,6 +80,11 @@ mod tests {
         }
         assert!(!batch.has_room_for(&[small()]));
         assert_eq!(batch.take().len(), OPS);
-        assert!(batch.has_room_for(&[large(), large(), large()]));
+        let many: Vec<Op> = (0..2 * OPS).map(|_| small()).collect();
+        assert!(batch.has_room_for(&many), "one change is whole");
+        assert!(
+            !batch.has_room_for(&[large(), large(), large(), large()]),
+            "unless ZooKeeper would refuse it"
+        );
     }
 }

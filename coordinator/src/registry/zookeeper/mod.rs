@@ -23,8 +23,8 @@
 //! [`layout::PART`] bytes is laid down in parts beside its entry, which names them: parts are written before
 //! the entry and removed after it, and those that a crash left over are removed by the next term.
 //!
-//! A batch that is larger than one transaction is written in order, each change whole: one that is larger
-//! than a transaction itself (thousands of entries) may be written to a part when the process is killed in it.
+//! A batch that is larger than one transaction is written in order, each change whole. Only a change that is itself
+//! larger than [`batch::WHOLE`] (thousands of entries) may be written to a part when the process is killed in it.
 //!
 //! A session of its own, with the same credentials as the election. When it has ended, so has the term.
 
@@ -114,9 +114,9 @@ impl ZooKeeperRegistry {
         if !batch.has_room_for(&ops) {
             self.fence.commit(&batch.take()).await?;
         }
+        let whole = batch.has_room_for(&ops);
         for op in ops {
-            // Only when they have no room beside each other.
-            if !batch.has_room_for(std::slice::from_ref(&op)) {
+            if !whole && !batch.has_room_for(std::slice::from_ref(&op)) {
                 self.fence.commit(&batch.take()).await?;
             }
             batch.push(op);
