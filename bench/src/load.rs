@@ -92,6 +92,8 @@ impl Framework {
         let info = v1::FrameworkInfo {
             user: "root".to_owned(),
             name: "tepui-bench".to_owned(),
+            // Otherwise its tasks are lost when their agent disconnects.
+            checkpoint: Some(true),
             roles: vec!["*".to_owned()],
             capabilities: vec![v1::framework_info::Capability { r#type: Some(multi_role) }],
             ..Default::default()
