@@ -160,10 +160,18 @@ fn a_copy_of_the_file_in_use_has_all_that_was_confirmed() {
 /// The file that a version with format 1 left when it was killed: one task runs, one is being killed, one has ended and nobody has
 /// acknowledged it.
 fn format_1(dir: &Path) {
+    unpack(include_bytes!("fixtures/format-1.redb.gz"), dir);
+}
+
+/// The file that a version with format 2 left when it was killed: the agent drains, one task is being killed for it, and one has ended.
+fn format_2(dir: &Path) {
+    unpack(include_bytes!("fixtures/format-2.redb.gz"), dir);
+}
+
+fn unpack(packed: &[u8], dir: &Path) {
     use std::io::Read as _;
-    let packed = include_bytes!("fixtures/format-1.redb.gz");
     let mut file = Vec::new();
-    flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut file).unwrap();
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut file).unwrap();
     std::fs::create_dir(dir.join("meta")).unwrap();
     std::fs::write(dir.join("meta/agent.redb"), file).unwrap();
 }
@@ -193,6 +201,21 @@ fn a_file_of_the_first_format_is_taken_over_whole() {
     assert_eq!(upgrade::format(&database).unwrap(), Some(upgrade::FORMAT));
     drop(database);
     check(&read(dir.path()));
+}
+
+#[test]
+fn a_file_of_the_second_format_is_taken_over_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    format_2(dir.path());
+    let state = read(dir.path());
+    assert!(state.agent.as_ref().unwrap().id.is_some());
+    assert_eq!(state.boot_id.as_ref().unwrap().len(), 36, "{:?}", state.boot_id);
+    let grace = state.drain.unwrap().max_grace_period.unwrap();
+    assert_eq!(grace.nanoseconds, 600_000_000_000);
+    assert_eq!((names(&state), state.errors), (vec!["drained", "unacknowledged"], 0));
+    let drained = &state.tasks[0];
+    assert_eq!(drained.record.kill.unwrap().grace, Duration::from_secs(600));
+    assert_eq!(drained.updates.last().unwrap().status.state(), TaskState::TaskKilling);
 }
 
 /// Puts bytes that are no message where one of the file's records is.
