@@ -151,6 +151,8 @@ impl Core {
         let now = events::time_info(self.now.wall);
         let total = Resources::from_wire_lossy(&register.agent.resources);
         let key = self.allocator.add_agent(traits(register), total.clone());
+        let machine = Arc::new(machine::of(&register.agent.hostname, &register.address));
+        self.on_machines.entry(machine.clone()).or_default().insert(id.clone());
         let agent = Agent {
             id: id.clone(),
             info: Arc::new(AgentInfo { id: Some(id.clone()), ..register.agent.clone() }),
@@ -158,7 +160,7 @@ impl Core {
             instance: register.instance.clone(),
             version: register.version.clone(),
             address: register.address.clone(),
-            machine: Arc::new(machine::of(&register.agent.hostname, &register.address)),
+            machine,
             deactivation: self.deactivations.agents.get(id).map(|held| Deactivation::new(held.drain)),
             capabilities: register.capabilities.clone().into(),
             registered: now,

@@ -180,6 +180,7 @@ impl Core {
     pub(super) fn take_down(&mut self, id: &AgentId, why: &Departure) {
         let Some(agent) = self.agent(id) else { return };
         let (key, link, address) = (agent.key, agent.link, agent.address.clone());
+        let machine = agent.machine.clone();
         let hostname = agent.info.hostname.clone();
         let tasks: Vec<_> = agent.tasks.iter().cloned().collect();
         let executors: Vec<_> = agent.executors.iter().cloned().collect();
@@ -223,6 +224,12 @@ impl Core {
         self.allocator.remove_agent(key);
         self.agents_by_key.remove(&key);
         self.state.agents.remove(id);
+        if let Some(agents) = self.on_machines.get_mut(&machine) {
+            agents.remove(id);
+            if agents.is_empty() {
+                self.on_machines.remove(&machine);
+            }
+        }
         if self.addresses.get(&address) == Some(id) {
             self.addresses.remove(&address);
         }

@@ -89,6 +89,8 @@ pub struct Core {
     offers: HashMap<OfferNumber, FrameworkId>,
     frameworks_by_key: HashMap<FrameworkKey, FrameworkId>,
     agents_by_key: HashMap<AgentKey, AgentId>,
+    /// Registered agents by their machines.
+    on_machines: HashMap<Arc<Machine>, BTreeSet<AgentId>>,
     /// Agents at their addresses, to know one that registers anew.
     addresses: HashMap<String, AgentId>,
     completed_ids: HashSet<FrameworkId>,
@@ -150,6 +152,7 @@ impl Core {
             offers: HashMap::new(),
             frameworks_by_key: HashMap::new(),
             agents_by_key: HashMap::new(),
+            on_machines: HashMap::new(),
             addresses: HashMap::new(),
             completed_ids: HashSet::new(),
             unreachable_tasks: HashMap::new(),

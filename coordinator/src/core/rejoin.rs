@@ -18,7 +18,6 @@ use super::events::{self, holds_nothing, is_terminal};
 use super::framework::roles;
 use super::io::RegistryChange;
 use super::join::Arrival;
-use super::maintenance::machine;
 use super::registry::{Pending, differs};
 use super::{Agent, Core, Framework};
 
@@ -168,7 +167,6 @@ impl Core {
         let both_live = agent.link.is_some() && old_instance != register.instance;
         let changed = agent.total != total;
         agent.info = Arc::new(AgentInfo { id: Some(id.clone()), ..register.agent.clone() });
-        agent.machine = Arc::new(machine::of(&register.agent.hostname, &register.address));
         agent.version.clone_from(&register.version);
         agent.capabilities = register.capabilities.clone().into();
         agent.reregistered = Some(now);

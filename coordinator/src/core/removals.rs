@@ -4,7 +4,7 @@
 //! that is cut off, and not they, someone has the time to notice. Who is heard of again leaves the queue.
 //! Agents that were awaited after a start wait in the same queue; too many of them end the coordinator.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tepui_api::v1::AgentId;
@@ -15,7 +15,11 @@ use super::{Core, Output};
 /// Who waits for a turn, and when the next one is.
 #[derive(Debug, Default)]
 pub(super) struct Removals {
-    waiting: VecDeque<(AgentId, Silence)>,
+    /// In their order, each with a number; some may have left since.
+    queue: VecDeque<(u64, AgentId, Silence)>,
+    /// Those who wait, with the number of their place.
+    waiting: HashMap<AgentId, u64>,
+    number: u64,
     next: Duration,
 }
 
@@ -43,7 +47,7 @@ impl Silence {
 impl Core {
     /// Gives up an agent as soon as its turn comes.
     pub(super) fn schedule_removal(&mut self, id: &AgentId, why: Silence) {
-        if self.removals.waiting.iter().any(|(waiting, _)| waiting == id) {
+        if self.removals.waiting.contains_key(id) {
             return;
         }
         self.state.counters.slave_unreachable_scheduled += 1;
@@ -58,14 +62,15 @@ impl Core {
         if self.removals.waiting.is_empty() {
             self.timers.set(self.removals.next, Timer::Removal);
         }
-        self.removals.waiting.push_back((id.clone(), why));
+        self.removals.number += 1;
+        let number = self.removals.number;
+        self.removals.waiting.insert(id.clone(), number);
+        self.removals.queue.push_back((number, id.clone(), why));
     }
 
     /// The agent has been heard of.
     pub(super) fn cancel_removal(&mut self, id: &AgentId) {
-        let before = self.removals.waiting.len();
-        self.removals.waiting.retain(|(waiting, _)| waiting != id);
-        if self.removals.waiting.len() < before {
+        if self.removals.waiting.remove(id).is_some() {
             tracing::info!(agent = %id, "an agent that was to become unreachable is heard of again");
             self.state.counters.slave_unreachable_canceled += 1;
         }
@@ -75,12 +80,14 @@ impl Core {
     pub(super) fn next_removal(&mut self) {
         let Some(rate) = self.settings.agent_removal_rate_limit else { return };
         // Those who left the queue leave their turn to the next.
-        if self.now.uptime < self.removals.next {
-            return self.timers.set(self.removals.next, Timer::Removal);
-        }
-        if let Some((id, why)) = self.removals.waiting.pop_front() {
-            self.removals.next = self.now.uptime + rate.spacing;
-            self.give_up(&id, why);
+        while self.now.uptime >= self.removals.next
+            && let Some((number, id, why)) = self.removals.queue.pop_front()
+        {
+            if self.removals.waiting.get(&id) == Some(&number) {
+                self.removals.waiting.remove(&id);
+                self.removals.next = self.now.uptime + rate.spacing;
+                self.give_up(&id, why);
+            }
         }
         if !self.removals.waiting.is_empty() {
             self.timers.set(self.removals.next, Timer::Removal);

@@ -48,8 +48,9 @@ impl Core {
         self.inverse.filters.retain(|_, until| *until > now);
         let asked: BTreeSet<(FrameworkId, AgentId)> = self.inverse.open.values().cloned().collect();
         let mut wanted: BTreeMap<FrameworkId, Vec<InverseOffer>> = BTreeMap::new();
-        let leaving = |agent: &Agent| self.state.maintenance.machines.contains_key(&*agent.machine);
-        let agents = self.state.agents.values().filter(|agent| agent.active() && leaving(agent));
+        let machines = self.state.maintenance.machines.keys();
+        let agents = machines.filter_map(|machine| self.on_machines.get(machine)).flatten();
+        let agents = agents.filter_map(|id| self.state.agents.get(id)).filter(|agent| agent.active());
         let agents: Vec<Arc<Agent>> = agents.cloned().collect();
         for agent in agents {
             let Some(unavailability) = self.state.maintenance.unavailability(&agent.machine).copied() else {

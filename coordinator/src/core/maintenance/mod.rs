@@ -10,12 +10,13 @@ mod inverse;
 pub(super) mod machine;
 mod validate;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use tepui_api::link::Shutdown;
 use tepui_api::link::coordinator_frame::Body as Frame;
+use tepui_api::v1::allocator::InverseOfferStatus;
 use tepui_api::v1::machine_info::Mode;
 use tepui_api::v1::maintenance::{ClusterStatus, Schedule, cluster_status};
 use tepui_api::v1::{AgentId, MachineId, MachineInfo, Unavailability};
@@ -120,17 +121,18 @@ impl Snapshot {
     #[must_use]
     pub fn maintenance_status(&self) -> ClusterStatus {
         let mut status = ClusterStatus::default();
+        let mut answers: BTreeMap<&Machine, Vec<InverseOfferStatus>> = BTreeMap::new();
+        for (agent, statuses) in &self.inverse_offer_statuses {
+            if let Some(agent) = self.agents.get(agent) {
+                answers.entry(&*agent.machine).or_default().extend(statuses.values().cloned());
+            }
+        }
         for (machine, info) in &self.maintenance.machines {
             match info.mode() {
                 Mode::Draining => {
-                    let on_it = self.agents.values().filter(|agent| *agent.machine == *machine);
-                    let statuses = on_it
-                        .filter_map(|agent| self.inverse_offer_statuses.get(&agent.id))
-                        .flat_map(|statuses| statuses.values().cloned());
-                    status.draining_machines.push(cluster_status::DrainingMachine {
-                        id: info.id.clone(),
-                        statuses: statuses.collect(),
-                    });
+                    let statuses = answers.remove(machine).unwrap_or_default();
+                    let id = info.id.clone();
+                    status.draining_machines.push(cluster_status::DrainingMachine { id, statuses });
                 }
                 Mode::Down => status.down_machines.push(info.id.clone()),
                 Mode::Up => {}
@@ -180,8 +182,7 @@ impl Core {
     /// The machines of a call, all of which must be in this mode.
     fn machines_in(&self, ids: &[MachineId], mode: Mode) -> Result<Vec<Machine>, validate::Invalid> {
         let known = |machine: &Machine| {
-            self.state.maintenance.machines.contains_key(machine)
-                || self.state.agents.values().any(|agent| *agent.machine == *machine)
+            self.state.maintenance.machines.contains_key(machine) || self.on_machines.contains_key(machine)
         };
         validate::machines(ids)?;
         let mut machines = Vec::with_capacity(ids.len());
@@ -225,11 +226,7 @@ impl Core {
     }
 
     fn agents_on(&self, machines: &BTreeSet<Machine>) -> Vec<AgentId> {
-        if machines.is_empty() {
-            return Vec::new();
-        }
-        let agents = self.state.agents.values().filter(|agent| machines.contains(&*agent.machine));
-        agents.map(|agent| agent.id.clone()).collect()
+        machines.iter().filter_map(|machine| self.on_machines.get(machine)).flatten().cloned().collect()
     }
 
     /// The machine of a registered agent is down: it is told, and removed without waiting for its end.

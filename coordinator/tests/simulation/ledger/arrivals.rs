@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use tepui_api::link::Register;
+use tepui_api::link::coordinator_frame::Body as Order;
 use tepui_api::resources::Resources;
 use tepui_api::v1::{self, AgentId, ExecutorId, FrameworkId, OfferId, TaskState};
-use tepui_coordinator::core::{Connection, Input, OperatorCall, RegistryChange};
+use tepui_coordinator::core::{Connection, Input, OperatorCall, Output, RegistryChange};
 
 use super::{AgentBook, Checked, Ledger, Step, TaskBook};
 use crate::model::{Key, is_terminal};
@@ -13,6 +14,7 @@ use crate::model::{Key, is_terminal};
 impl Ledger {
     /// Compares the core's state with that before the step: who came, who went.
     pub(super) fn take_changes(&mut self, step: &mut Step) -> Checked {
+        self.take_forgotten(step);
         self.take_leaving_frameworks(step)?;
         let gone: Vec<AgentId> =
             self.before.agents.keys().filter(|id| !step.after.agents.contains_key(*id)).cloned().collect();
@@ -30,11 +32,15 @@ impl Ledger {
                 let Some(register) = self.registers.remove(&agent.version) else {
                     return Err(format!("agent {id} is in the books without having registered"));
                 };
-                self.counts.registrations += 1;
-                if old_version.is_none() {
-                    self.agent_comes(step, id, &register)?;
-                } else {
-                    self.agent_resumes(step, id, &register)?;
+                let earlier = self.overtaken(step, id, &agent.version);
+                let mut known = old_version.is_some();
+                for register in earlier.into_iter().chain([register]) {
+                    self.counts.registrations += 1;
+                    if std::mem::replace(&mut known, true) {
+                        self.agent_resumes(step, id, &register)?;
+                    } else {
+                        self.agent_comes(step, id, &register)?;
+                    }
                 }
                 if agent.link.is_none() {
                     self.agent_disconnects(step, id)?;
@@ -44,6 +50,32 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// Registrations of an agent that were answered in this step before the one that counts: it had waited for the
+    /// registry behind them.
+    fn overtaken(&mut self, step: &Step, id: &AgentId, last: &str) -> Vec<Register> {
+        let answered = step.outputs.iter().filter_map(|output| match output {
+            Output::Frame { link, frame: Order::Registered(registered) } if registered.agent_id == *id => {
+                self.tags.get(link).filter(|tag| *tag != last)
+            }
+            _ => None,
+        });
+        let tags: Vec<String> = answered.cloned().collect();
+        tags.iter().filter_map(|tag| self.registers.remove(tag)).collect()
+    }
+
+    /// Tasks of unreachable agents are remembered until their agents are forgotten, or are gone.
+    fn take_forgotten(&mut self, step: &Step) {
+        let Input::Persisted { ticket } = step.input else { return };
+        let forgotten: Vec<AgentId> = match self.pending.get(ticket) {
+            Some(RegistryChange::Forget(agents)) => agents.clone(),
+            Some(RegistryChange::Gone { agent, .. }) => vec![agent.clone()],
+            _ => return,
+        };
+        for framework in self.frameworks.values_mut() {
+            framework.unreachable.retain(|_, agent| !forgotten.contains(agent));
+        }
     }
 
     fn take_leaving_frameworks(&mut self, step: &mut Step) -> Checked {
@@ -115,6 +147,10 @@ impl Ledger {
         let unreachable = match self.pending.get(ticket) {
             Some(RegistryChange::Unreachable { agent, .. }) if agent == id => true,
             Some(RegistryChange::Remove(agent)) if agent == id => false,
+            Some(RegistryChange::Gone { agent, .. }) if agent == id => {
+                self.counts.gone += 1;
+                false
+            }
             other => return Err(format!("agent {id} was removed when the registry had written {other:?}")),
         };
         if unreachable {
@@ -251,12 +287,10 @@ impl Ledger {
         }
         let connected = |id: &OfferId| {
             let offer = self.offers.get(id);
-            offer.is_some_and(|offer| {
-                step.after.agents.get(&offer.agent).is_some_and(|agent| agent.link.is_some())
-            })
+            offer.is_some_and(|offer| step.after.agents.get(&offer.agent).is_some_and(|agent| agent.active()))
         };
         match self.offers.keys().find(|id| !connected(id)) {
-            Some(offer) => Err(format!("the offer {offer} is open, but its agent is not connected")),
+            Some(offer) => Err(format!("the offer {offer} is open, but its agent is not active")),
             None => Ok(()),
         }
     }

@@ -65,6 +65,8 @@ pub struct Counts {
     pub verdicts: u64,
     pub unreachable: u64,
     pub removed: u64,
+    pub gone: u64,
+    pub inverse_offers: u64,
     pub registrations: u64,
     pub subscriptions: u64,
     pub frameworks_removed: u64,

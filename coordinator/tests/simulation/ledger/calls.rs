@@ -313,6 +313,7 @@ impl Ledger {
         Some(match agent {
             Some(agent) if before.agents.contains_key(agent) => TaskState::TaskGone,
             Some(agent) if before.unreachable_agents.contains_key(agent) => TaskState::TaskUnreachable,
+            Some(agent) if before.gone_agents.contains_key(agent) => TaskState::TaskGoneByOperator,
             _ => TaskState::TaskUnknown,
         })
     }

@@ -42,8 +42,12 @@ pub struct Ledger {
     links: HashSet<LinkId>,
     /// Registrations by the tag that each carries as its version.
     registers: HashMap<String, Register>,
+    /// The tag of the registration that came over each link.
+    tags: HashMap<LinkId, String>,
     /// What the registry was asked to write and has not confirmed.
     pending: BTreeMap<Ticket, RegistryChange>,
+    /// Calls of operators that wait for the registry.
+    operators: BTreeSet<RequestId>,
     /// Frameworks that were torn down.
     torn_down: BTreeSet<FrameworkId>,
     /// The core's state after the step before.
@@ -77,7 +81,9 @@ impl Ledger {
             streams: HashSet::new(),
             links: HashSet::new(),
             registers: HashMap::new(),
+            tags: HashMap::new(),
             pending: BTreeMap::new(),
+            operators: BTreeSet::new(),
             torn_down: BTreeSet::new(),
             before: core.snapshot(),
             steps: 0,
@@ -125,12 +131,14 @@ impl Ledger {
                 (waiting, opening) = (Some(*request), Some(*stream));
                 self.streams.insert(*stream);
             }
-            Input::Scheduler { request, .. } | Input::Operator { request, .. } => waiting = Some(*request),
+            Input::Scheduler { request, .. } => waiting = Some(*request),
+            Input::Operator { request, .. } => _ = self.operators.insert(*request),
             Input::StreamClosed { stream } => _ = self.streams.remove(stream),
             Input::Agent { link, frame } => {
                 self.links.insert(*link);
                 if let Frame::Register(register) = frame {
                     self.registers.insert(register.version.clone(), register.clone());
+                    self.tags.insert(*link, register.version.clone());
                 }
             }
             Input::LinkClosed { link } => _ = self.links.remove(link),
@@ -151,7 +159,7 @@ impl Ledger {
                     return Err(format!("the unknown link {link:?} was closed"));
                 }
                 Output::Reply { request, reply } => {
-                    if waiting.take() != Some(*request) {
+                    if !self.operators.remove(request) && waiting.take() != Some(*request) {
                         return Err(format!("an answer that no request waits for: {request:?}, {reply:?}"));
                     }
                     if let Some(stream) = opening.take()

@@ -3,7 +3,7 @@
 use tepui_api::link::coordinator_frame::Body as Order;
 use tepui_api::resources::{Resources, roles};
 use tepui_api::v1::framework_info::capability::Type as Capability;
-use tepui_api::v1::{ExecutorInfo, FrameworkId, Offer, TaskInfo, TaskState};
+use tepui_api::v1::{ExecutorInfo, FrameworkId, InverseOffer, Offer, TaskInfo, TaskState};
 use tepui_coordinator::core::{Framework, Output, StreamId};
 
 use super::{Checked, Ledger, OfferBook, Step, TaskBook};
@@ -40,6 +40,9 @@ impl Ledger {
                     }
                 }
                 Output::Event { stream, event } => {
+                    for offer in event.inverse_offers.iter().flat_map(|offers| &offers.inverse_offers) {
+                        self.take_inverse_offer(step, *stream, offer)?;
+                    }
                     for offer in event.offers.iter().flat_map(|offers| &offers.offers) {
                         self.take_offer(step, *stream, offer)?;
                     }
@@ -93,6 +96,26 @@ impl Ledger {
         Ok(())
     }
 
+    /// A framework is asked for what it uses or is offered, where the agent is there and is to go away.
+    fn take_inverse_offer(&mut self, step: &Step, stream: StreamId, offer: &InverseOffer) -> Checked {
+        let id = &offer.id;
+        if !self.offers_ever.insert(id.clone()) {
+            return Err(format!("the id {id} of an inverse offer was used before"));
+        }
+        if step.after.frameworks.get(&offer.framework_id).and_then(|f| f.stream()) != Some(stream) {
+            return Err(format!("the inverse offer {id} went to another's stream"));
+        }
+        let agent = offer.agent_id.as_ref().and_then(|agent| step.after.agents.get(agent));
+        let Some(agent) = agent.filter(|agent| agent.active()) else {
+            return Err(format!("the inverse offer {id} is of an agent that is not active"));
+        };
+        if step.after.maintenance.unavailability(&agent.machine) != Some(&offer.unavailability) {
+            return Err(format!("the inverse offer {id} is of a machine that stays"));
+        }
+        self.counts.inverse_offers += 1;
+        Ok(())
+    }
+
     fn take_offer(&mut self, step: &Step, stream: StreamId, offer: &Offer) -> Checked {
         let id = &offer.id;
         let framework = step.after.frameworks.get(&offer.framework_id).filter(|f| f.stream() == Some(stream));
@@ -102,9 +125,11 @@ impl Ledger {
         if !self.offers_ever.insert(id.clone()) {
             return Err(format!("the offer id {id} was used before"));
         }
-        let agent = step.after.agents.get(&offer.agent_id).filter(|agent| agent.link.is_some());
-        if agent.is_none() {
-            return Err(format!("the offer {id} is of an agent that is not connected"));
+        let Some(agent) = step.after.agents.get(&offer.agent_id).filter(|agent| agent.active()) else {
+            return Err(format!("the offer {id} is of an agent that is not active"));
+        };
+        if step.after.maintenance.unavailability(&agent.machine) != offer.unavailability.as_ref() {
+            return Err(format!("the offer {id} does not say when its agent is to be away"));
         }
         let resources = Resources::from_wire(&offer.resources).map_err(|error| error.to_string())?;
         let role = role_of(framework, offer)?;
@@ -151,7 +176,10 @@ impl Ledger {
                 let state = update.status.state();
                 update.status.task_id == key.1
                     && update.status.uuid.is_none()
-                    && matches!(state, TaskState::TaskLost | TaskState::TaskUnreachable)
+                    && matches!(
+                        state,
+                        TaskState::TaskLost | TaskState::TaskUnreachable | TaskState::TaskGoneByOperator
+                    )
             });
             match told.count() {
                 1 => self.counts.verdicts += 1,

@@ -13,7 +13,7 @@ use tepui_api::resources::Resources;
 use tepui_api::v1::agent_info::Capability;
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{
-    self, AgentId, AgentInfo, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo, TaskState,
+    self, AgentId, AgentInfo, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo, MachineId, TaskState,
 };
 
 use super::updates::Updates;
@@ -38,6 +38,8 @@ pub struct Agent {
     pub out: Vec<Frame>,
     /// It has said that it ends, or was told to.
     pub ended: Option<String>,
+    /// It was told to end, with all it runs.
+    pub shut_down: bool,
     /// Its resources shrank while something ran on it.
     pub shrunk: bool,
     /// Each terminal update that was acknowledged, until the world has asked.
@@ -103,6 +105,7 @@ impl Agent {
             updates: Updates::default(),
             out: Vec::new(),
             ended: None,
+            shut_down: false,
             shrunk: false,
             acknowledged: 0,
             shutting_down: BTreeMap::new(),
@@ -115,6 +118,12 @@ impl Agent {
 
     pub fn id(&self) -> Option<&AgentId> {
         self.info.id.as_ref()
+    }
+
+    /// Where it is.
+    pub fn machine(&self) -> MachineId {
+        let ip = self.address.split(':').next().unwrap_or_default();
+        MachineId { hostname: Some(self.info.hostname.clone()), ip: Some(ip.to_owned()) }
     }
 
     pub fn is_up(&self) -> bool {
@@ -218,6 +227,7 @@ impl Agent {
             Order::Refused(refused) => {
                 self.ended = Some(if refused.register_anew { String::new() } else { refused.message });
             }
+            Order::Shutdown(_) => self.shut_down = true,
             _ if !self.is_up() => {
                 return Err(format!("an order before the answer to the registration: {order:?}"));
             }
@@ -258,7 +268,6 @@ impl Agent {
                 let tasks: Vec<Key> = self.tasks.keys().cloned().collect();
                 tasks.into_iter().for_each(|key| self.kill(now, key, rng));
             }
-            Order::Shutdown(_) => self.unregister(),
         }
         Ok(())
     }

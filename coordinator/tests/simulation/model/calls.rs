@@ -2,8 +2,8 @@
 
 use tepui_api::v1::scheduler::Call;
 use tepui_api::v1::scheduler::call::{
-    Accept, Acknowledge, Decline, Kill, Message, Reconcile, Revive, Shutdown, Subscribe, Suppress, Type,
-    UpdateFramework, reconcile,
+    Accept, AcceptInverseOffers, Acknowledge, Decline, DeclineInverseOffers, Kill, Message, Reconcile,
+    Revive, Shutdown, Subscribe, Suppress, Type, UpdateFramework, reconcile,
 };
 use tepui_api::v1::{AgentId, ExecutorId, Filters, FrameworkId, FrameworkInfo, OfferId, TaskId, offer};
 
@@ -85,5 +85,18 @@ pub fn odd(id: &FrameworkId, which: usize) -> Call {
         5 => of(Some(&FrameworkId::new("nobody")), Type::Teardown),
         6 => of(Some(id), Type::AcknowledgeOperationStatus),
         _ => of(Some(id), Type::UpdateFramework),
+    }
+}
+
+/// To an inverse offer: not to be asked again for a while.
+pub fn answer_inverse(id: &FrameworkId, offer: &OfferId, accept: bool) -> Call {
+    let inverse_offer_ids = vec![offer.clone()];
+    let filters = Some(Filters { refuse_seconds: Some(20.0) });
+    if accept {
+        let accept_inverse_offers = Some(AcceptInverseOffers { inverse_offer_ids, filters });
+        Call { accept_inverse_offers, ..of(Some(id), Type::AcceptInverseOffers) }
+    } else {
+        let decline_inverse_offers = Some(DeclineInverseOffers { inverse_offer_ids, filters });
+        Call { decline_inverse_offers, ..of(Some(id), Type::DeclineInverseOffers) }
     }
 }

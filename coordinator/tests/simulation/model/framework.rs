@@ -184,6 +184,14 @@ impl Framework {
                     self.remember_stale(&rescind.offer_id);
                 }
             }
+            event::Type::InverseOffers => {
+                let Some(id) = self.id().cloned() else { return Ok(reaction) };
+                for offer in event.inverse_offers.iter().flat_map(|offers| &offers.inverse_offers) {
+                    if !rng.chance(200) {
+                        reaction.calls.push(calls::answer_inverse(&id, &offer.id, rng.chance(500)));
+                    }
+                }
+            }
             event::Type::Update => {
                 if let Some(update) = &event.update {
                     self.update(&update.status, calm, rng, &mut reaction.calls)?;

@@ -50,6 +50,9 @@ pub fn agent(index: usize, rng: &mut Rng) -> (AgentInfo, Vec<AgentCapability>, S
     if rng.chance(60) {
         capabilities.remove(rng.below(2));
     }
+    if !rng.chance(100) {
+        capabilities.push(AgentType::AgentDraining);
+    }
     let capabilities = capabilities
         .into_iter()
         .map(|capability| AgentCapability { r#type: Some(capability.into()) })

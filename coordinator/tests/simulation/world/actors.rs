@@ -43,6 +43,14 @@ impl World {
                     // No two processes ever share an id here, so each is the only one that has a right to it.
                     return Err(format!("{} was turned away: {why}", self.agents[index].model.info.hostname));
                 }
+                if node.model.shut_down {
+                    // It is gone or its machine is down. Whoever comes back there begins with an empty disk.
+                    self.drop_agent_link(index);
+                    let at = self.now + self.rng.millis(500..=20_000);
+                    let node = &mut self.agents[index];
+                    node.model.wipe(at, &mut self.rng);
+                    node.power = Power::Off { until: at };
+                }
             }
         }
         self.flush_agent(index);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tepui_api::v1::{AgentId, OfferId};
+use tepui_api::v1::maintenance::{Schedule, Window};
+use tepui_api::v1::{AgentId, OfferId, TimeInfo, Unavailability};
 use tepui_coordinator::core::{LinkId, OperatorCall, StreamId};
 
 use super::{Arrival, Event, Power, World};
@@ -19,7 +20,7 @@ impl World {
         self.at(again, Event::Fault);
         let agent = self.rng.below(self.agents.len());
         let framework = self.rng.below(self.frameworks.len());
-        match self.rng.weighted(&[18, 14, 12, 8, 3, 2, 8, 14, 10, 8, 5, 3, 3, 4, 4, 4]) {
+        match self.rng.weighted(&[18, 14, 12, 8, 3, 2, 8, 14, 10, 8, 5, 3, 3, 4, 4, 4, 9]) {
             0 => self.cut_some_link(),
             1 => self.cut_some_stream(),
             2 => self.restart_agent(agent),
@@ -35,7 +36,8 @@ impl World {
             12 => self.operator_teardown(framework),
             13 => self.resize_agent(agent),
             14 => self.agents[agent].model.chatter(),
-            _ => self.cut_agent_off(agent),
+            15 => self.cut_agent_off(agent),
+            _ => self.operate(agent),
         }
         self.flush_agent(agent);
         self.plan_agent(agent);
@@ -178,11 +180,37 @@ impl World {
 
     fn operator_teardown(&mut self, index: usize) {
         if let Some(id) = self.frameworks[index].model.id().cloned() {
-            let at = self.now + self.delay();
-            let incarnation = self.host.incarnation;
-            let what = Arrival::Operator(OperatorCall::Teardown(id));
-            self.at(at, Event::ToCore { incarnation, what });
+            self.call_operator(OperatorCall::Teardown(id));
         }
+    }
+
+    pub(super) fn call_operator(&mut self, call: OperatorCall) {
+        let at = self.now + self.delay();
+        let incarnation = self.host.incarnation;
+        self.at(at, Event::ToCore { incarnation, what: Arrival::Operator(call) });
+    }
+
+    /// An operator has plans with an agent or its machine.
+    fn operate(&mut self, index: usize) {
+        let machine = self.agents[index].model.machine();
+        let id = self.agents[index].model.id().cloned().unwrap_or_else(|| AgentId::new("no-agent"));
+        let call = match self.rng.weighted(&[4, 4, 4, 8, 4, 3, 5]) {
+            0 => OperatorCall::MarkGone(id),
+            1 => OperatorCall::Drain { agent: id, max_grace_period: None, mark_gone: self.rng.chance(300) },
+            2 => OperatorCall::Deactivate(id),
+            3 => OperatorCall::Reactivate(id),
+            4 => {
+                let start = TimeInfo { nanoseconds: 1 + self.rng.below(3) as i64 };
+                let mut machines: Vec<_> = self.agents.iter().map(|node| node.model.machine()).collect();
+                machines.retain(|_| self.rng.chance(500));
+                let unavailability = Unavailability { start, duration: None };
+                let window = |machine| Window { machine_ids: vec![machine], unavailability };
+                OperatorCall::UpdateSchedule(Schedule { windows: machines.into_iter().map(window).collect() })
+            }
+            5 => OperatorCall::StartMaintenance(vec![machine]),
+            _ => OperatorCall::StopMaintenance(vec![machine]),
+        };
+        self.call_operator(call);
     }
 
     fn begin_anew(&mut self, index: usize) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tepui_api::v1::TaskState;
-use tepui_coordinator::core::Snapshot;
+use tepui_coordinator::core::{OperatorCall, Snapshot};
 
 use super::{Power, World};
 use crate::ledger::Ledger;
@@ -43,6 +43,12 @@ impl World {
                 continue;
             }
             look = self.now + Duration::from_secs(5);
+            // Machines that are down come up again, or nobody on them could come back.
+            let down =
+                self.host.ledger.as_ref().map(|ledger| ledger.snapshot().maintenance_status().down_machines);
+            if let Some(down) = down.filter(|down| !down.is_empty()) {
+                self.call_operator(OperatorCall::StopMaintenance(down));
+            }
             match self.unsettled() {
                 None => break,
                 Some(what) if self.now > end => {

@@ -24,6 +24,8 @@ impl Tally {
         sum.verdicts += counts.verdicts;
         sum.unreachable += counts.unreachable;
         sum.removed += counts.removed;
+        sum.gone += counts.gone;
+        sum.inverse_offers += counts.inverse_offers;
         sum.registrations += counts.registrations;
         sum.subscriptions += counts.subscriptions;
         sum.frameworks_removed += counts.frameworks_removed;
@@ -43,6 +45,8 @@ impl Tally {
             ("tasks given up", counts.verdicts),
             ("agents unreachable", counts.unreachable),
             ("agents removed", counts.removed),
+            ("agents marked gone", counts.gone),
+            ("inverse offers", counts.inverse_offers),
             ("frameworks removed", counts.frameworks_removed),
             ("answers to reconciliation", counts.reconciled),
         ] {
@@ -63,7 +67,8 @@ impl fmt::Display for Tally {
         )?;
         write!(f, "{} updates, {} ends acknowledged; ", counts.updates, counts.acknowledged)?;
         write!(f, "{} registrations, {} agents unreachable, ", counts.registrations, counts.unreachable)?;
-        write!(f, "{} removed; {} subscriptions, ", counts.removed, counts.subscriptions)?;
+        write!(f, "{} removed, {} of them gone; ", counts.removed, counts.gone)?;
+        write!(f, "{} inverse offers; {} subscriptions, ", counts.inverse_offers, counts.subscriptions)?;
         write!(f, "{} frameworks removed, ", counts.frameworks_removed)?;
         write!(f, "{} reconciliation answers; ", counts.reconciled)?;
         write!(f, "{} coordinator restarts, {} connections cut, ", self.restarts, self.cuts)?;
