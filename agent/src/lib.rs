@@ -23,7 +23,7 @@
 
 mod agent;
 pub mod containerizer;
-mod core;
+pub mod core;
 pub mod flags;
 mod http;
 mod identity;

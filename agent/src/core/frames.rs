@@ -36,7 +36,7 @@ impl Core {
             Body::RunTask(run) => self.run_task(now, run, out),
             Body::RunTaskGroup(run) => self.run_task_group(now, run, out),
             Body::KillTask(kill) => self.kill_task(now, kill, out),
-            Body::Acknowledge(acknowledge) => self.acknowledge(now, acknowledge, out),
+            Body::Acknowledge(acknowledge) => self.acknowledge(acknowledge, out),
             Body::Message(message) => tracing::debug!(framework = %message.framework_id,
                 executor = %message.executor_id, "dropping a message to a command task: nothing reads it"),
             Body::ShutdownFramework(id) => self.shutdown_framework(now, &id, out),
@@ -286,18 +286,16 @@ impl Core {
         }
     }
 
-    fn acknowledge(&mut self, now: Now, acknowledge: Acknowledge, out: &mut Vec<Output>) {
+    fn acknowledge(&mut self, acknowledge: Acknowledge, out: &mut Vec<Output>) {
         let key = TaskKey::new(acknowledge.framework_id, acknowledge.task_id);
-        match self.streams.acknowledge(now.monotonic, &key, &acknowledge.uuid) {
+        match self.streams.acknowledge(&key, &acknowledge.uuid) {
             Acknowledged::Ignored => {
                 tracing::debug!(task = %key, "ignoring an acknowledgement that nothing waits for");
             }
             Acknowledged::Head { last: true, .. } => self.forget_task(&key, out),
-            Acknowledged::Head { sequence, next, .. } => {
-                self.store(vec![Write::Acknowledged(key, sequence)], None, out);
-                if let Some(sending) = next {
-                    self.send(sending, out);
-                }
+            Acknowledged::Head { sequence, .. } => {
+                let write = Write::Acknowledged(key.clone(), sequence);
+                self.store(vec![write], Some(Waiting::Acknowledged(key)), out);
             }
         }
     }

@@ -127,6 +127,8 @@ enum Waiting {
     LastUpdate(TaskKey, u64),
     /// The wish that the agent drains.
     Drain,
+    /// An acknowledgement, after which the next update goes out.
+    Acknowledged(TaskKey),
 }
 
 /// What follows when nothing runs any more.
@@ -274,6 +276,11 @@ impl Core {
                 Waiting::LastUpdate(key, sequence) => {
                     self.update_stored(now, &key, sequence, out);
                     self.remove_remains(&key, out);
+                }
+                Waiting::Acknowledged(key) => {
+                    if let Some(sending) = self.streams.settled(now.monotonic, &key) {
+                        self.send(sending, out);
+                    }
                 }
             }
         }

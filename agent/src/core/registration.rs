@@ -62,7 +62,7 @@ impl Core {
             capabilities: capabilities(),
             instance: self.config.instance.clone(),
             address: self.config.address.to_string(),
-            tasks: going_on().flat_map(|f| f.tasks.values()).map(|task| (*task.shown).clone()).collect(),
+            tasks: going_on().flat_map(|f| f.tasks.values()).map(|task| task.as_told()).collect(),
             executors: Vec::new(),
             frameworks: going_on().map(|f| (*f.info).clone()).collect(),
             completed_tasks: (self.frameworks.active.values().chain(&self.frameworks.completed))

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::status::is_terminal;
 use tepui_api::v1::{self, ContainerId, FrameworkId, NetworkInfo, TaskId, TaskInfo, TaskState, TaskStatus};
 
 /// Names a task: its id is its framework's choice and says nothing without it.
@@ -164,6 +165,19 @@ impl Task {
         let shown = Arc::make_mut(&mut self.shown);
         shown.status_update_state = Some(status.state);
         shown.status_update_uuid.clone_from(&status.uuid);
+    }
+
+    /// The task as a coordinator may know it that the agent registers with: not ended as long as something of its container
+    /// may be there, as its last update is held until then. What it holds would be offered to others.
+    #[must_use]
+    pub fn as_told(&self) -> v1::Task {
+        let mut told = (*self.shown).clone();
+        if self.has_container() && is_terminal(told.state()) {
+            told.statuses.pop();
+            let before = told.statuses.last().map_or(TaskState::TaskStaging as i32, |status| status.state);
+            told.state = before;
+        }
+        told
     }
 
     /// The task as history.

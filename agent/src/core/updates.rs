@@ -3,7 +3,8 @@
 //! An update is pushed, goes to the store, and is confirmed by [`Streams::stored`]; only then may it
 //! be sent. Of each stream only the head is under way. It is sent anew with exponential back-off, and at once when
 //! a connection to the coordinator comes up, until it is acknowledged with its own uuid; then the next one is the
-//! head. Whatever else is acknowledged (twice, too late, never sent) is ignored.
+//! head, and goes out when the acknowledgement is on disk ([`Streams::settled`]): an agent that forgot it would repeat
+//! the older update after the newer one. Whatever else is acknowledged (twice, too late, never sent) is ignored.
 //!
 //! A task's terminal update is pushed *held*: it is stored as soon as the container has ended, and sent when
 //! nothing of the container is left, so that a framework that reads it can count on that.
@@ -54,8 +55,6 @@ pub enum Acknowledged {
         sequence: u64,
         /// It was terminal: the stream is no more.
         last: bool,
-        /// The next head, when it can be sent.
-        next: Option<Sending>,
     },
 }
 
@@ -64,6 +63,8 @@ struct Stream {
     /// The number that the next update gets.
     next: u64,
     pending: VecDeque<Pending>,
+    /// The last acknowledgement is not on disk yet.
+    settling: bool,
     /// When the head is sent anew, and the back-off after that. `None` when it is not under way.
     under_way: Option<UnderWay>,
 }
@@ -127,19 +128,25 @@ impl Streams {
     }
 
     /// The framework acknowledged an update.
-    pub fn acknowledge(&mut self, now: Duration, key: &TaskKey, uuid: &[u8]) -> Acknowledged {
+    pub fn acknowledge(&mut self, key: &TaskKey, uuid: &[u8]) -> Acknowledged {
         let Some(stream) = self.streams.get_mut(key) else { return Acknowledged::Ignored };
         let is_head = stream.pending.front().is_some_and(|p| p.status.uuid.as_deref() == Some(uuid));
         let (true, Some(under_way)) = (is_head, stream.under_way) else { return Acknowledged::Ignored };
         let Some(done) = stream.pending.pop_front() else { return Acknowledged::Ignored };
         stream.under_way = None;
         self.due.remove(&(under_way.again_at, key.clone()));
+        stream.settling = true;
         let last = is_terminal(done.status.state());
         if last {
             self.remove(key);
         }
-        let next = if last { None } else { self.send_head(now, key) };
-        Acknowledged::Head { sequence: done.sequence, last, next }
+        Acknowledged::Head { sequence: done.sequence, last }
+    }
+
+    /// The last acknowledgement is on disk: the next head may go.
+    pub fn settled(&mut self, now: Duration, key: &TaskKey) -> Option<Sending> {
+        self.streams.get_mut(key)?.settling = false;
+        self.send_head(now, key)
     }
 
     /// A coordinator took the agent in: every head that may be sent, with the back-off begun afresh.
@@ -208,7 +215,7 @@ impl Streams {
     fn send_head(&mut self, now: Duration, key: &TaskKey) -> Option<Sending> {
         let stream = self.streams.get_mut(key)?;
         let head = stream.pending.front()?;
-        if !self.connected || stream.under_way.is_some() || !head.stored || head.held {
+        if !self.connected || stream.settling || stream.under_way.is_some() || !head.stored || head.held {
             return None;
         }
         let again_at = now + RETRY_MIN;
@@ -273,10 +280,10 @@ mod tests {
         let last = streams.push(&key(), update(2, TaskState::TaskFinished), true);
         assert_eq!(streams.stored(ZERO, &key(), last), None);
         assert_eq!(streams.overdue(RETRY_MIN)[0].latest, TaskState::TaskRunning);
-        let Acknowledged::Head { next, .. } = streams.acknowledge(ZERO, &key(), &[1; 16]) else { panic!() };
-        assert_eq!(next, None);
+        let Acknowledged::Head { .. } = streams.acknowledge(&key(), &[1; 16]) else { panic!() };
+        assert_eq!(streams.settled(ZERO, &key()), None);
         assert!(streams.release(ZERO, &key()).is_some());
-        let Acknowledged::Head { last, .. } = streams.acknowledge(ZERO, &key(), &[2; 16]) else { panic!() };
+        let Acknowledged::Head { last, .. } = streams.acknowledge(&key(), &[2; 16]) else { panic!() };
         assert!(last);
         assert!(!streams.contains(&key()));
         assert_eq!(streams.next_deadline(), None);
@@ -307,15 +314,32 @@ mod tests {
         let second = streams.push(&key(), update(2, TaskState::TaskRunning), false);
         streams.stored(ZERO, &key(), first);
         streams.stored(ZERO, &key(), second);
-        assert_eq!(streams.acknowledge(ZERO, &key(), &[1; 16]), Acknowledged::Ignored, "never sent");
+        assert_eq!(streams.acknowledge(&key(), &[1; 16]), Acknowledged::Ignored, "never sent");
         streams.connect(ZERO);
-        assert_eq!(streams.acknowledge(ZERO, &key(), &[2; 16]), Acknowledged::Ignored);
-        assert_eq!(streams.acknowledge(ZERO, &key(), b"?"), Acknowledged::Ignored);
-        assert!(matches!(
-            streams.acknowledge(ZERO, &key(), &[1; 16]),
-            Acknowledged::Head { next: Some(_), .. }
-        ));
-        assert_eq!(streams.acknowledge(ZERO, &key(), &[1; 16]), Acknowledged::Ignored, "a second time");
+        assert_eq!(streams.acknowledge(&key(), &[2; 16]), Acknowledged::Ignored);
+        assert_eq!(streams.acknowledge(&key(), b"?"), Acknowledged::Ignored);
+        assert_eq!(
+            streams.acknowledge(&key(), &[1; 16]),
+            Acknowledged::Head { sequence: first, last: false }
+        );
+        assert_eq!(streams.acknowledge(&key(), &[1; 16]), Acknowledged::Ignored, "a second time");
+    }
+
+    #[test]
+    fn the_next_update_waits_until_the_acknowledgement_is_on_disk() {
+        let mut streams = Streams::default();
+        streams.connect(ZERO);
+        for n in [1, 2] {
+            let number = streams.push(&key(), update(n, TaskState::TaskRunning), false);
+            streams.stored(ZERO, &key(), number);
+        }
+        streams.acknowledge(&key(), &[1; 16]);
+        assert_eq!(
+            streams.connect(ZERO),
+            [],
+            "an agent that forgets the first would send it after the second"
+        );
+        assert_eq!(streams.settled(ZERO, &key()).unwrap().status.uuid.as_deref(), Some(&[2; 16][..]));
     }
 
     /// What may happen to a stream from outside.
@@ -374,17 +398,17 @@ mod tests {
                         sending.extend(streams.stored(now, &key(), n));
                     },
                     Event::AcknowledgeSent => if let Some(value) = sent.take() {
-                        let Acknowledged::Head { sequence, next, .. } = streams.acknowledge(now, &key(), &[value; 16])
+                        let Acknowledged::Head { sequence, .. } = streams.acknowledge(&key(), &[value; 16])
                             else { panic!("the head that was sent is acknowledged") };
                         acknowledged.push(value);
                         let (stored, _) = disk.pop_front().unwrap();
                         prop_assert_eq!(stored, sequence);
-                        sending.extend(next);
+                        sending.extend(streams.settled(now, &key()));
                     },
                     Event::AcknowledgeAny(value) => {
                         if sent != Some(value) {
                             prop_assert_eq!(
-                                streams.acknowledge(now, &key(), &[value; 16]), Acknowledged::Ignored
+                                streams.acknowledge(&key(), &[value; 16]), Acknowledged::Ignored
                             );
                         }
                     }

@@ -64,6 +64,7 @@ fn a_drain_is_stored_then_kills_all_and_is_over_with_the_last_acknowledgement() 
         let last = w.updates.iter().rfind(|u| u.task_id.value == id).unwrap().uuid.clone().unwrap();
         assert!(w.core.snapshot().drain.is_some(), "it lasts while an update waits for {id}'s framework");
         w.acknowledge_uuid(id, last);
+        w.stored();
     }
     assert_eq!(of(&w, "one")[1], (TaskKilled, Reason::AgentDraining, Source::Executor));
     w.stored();

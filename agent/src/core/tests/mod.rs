@@ -180,6 +180,7 @@ impl World {
     fn acknowledge(&mut self) {
         let last = self.updates.last().unwrap().clone();
         self.acknowledge_uuid(&last.task_id.value, last.uuid.unwrap());
+        self.stored();
     }
 
     fn acknowledge_uuid(&mut self, task: &str, uuid: Vec<u8>) {

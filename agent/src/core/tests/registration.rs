@@ -183,3 +183,20 @@ fn a_reconfigured_agent_is_written_down_when_the_coordinator_has_taken_it_in() {
     assert_eq!(hostname(&w), "other");
     assert_eq!(w.stored_state().agent.unwrap().id, Some("A".into()));
 }
+
+#[test]
+fn a_task_is_not_registered_as_ended_while_something_of_its_container_is_left() {
+    let mut w = World::new();
+    let container = w.running(framework(&[]), task("t"));
+    w.exited(&container, 0);
+    let registered = |w: &mut World| {
+        w.step(Input::LinkClosed);
+        w.step(Input::LinkOpened);
+        let Some(agent_frame::Body::Register(register)) = w.sent.pop() else { panic!() };
+        register.tasks[0].state()
+    };
+    assert_eq!(registered(&mut w), TaskState::TaskRunning);
+    w.stored();
+    w.container(&container, ContainerEvent::Destroyed);
+    assert_eq!(registered(&mut w), TaskState::TaskFinished);
+}
