@@ -46,6 +46,10 @@ class Host:
         for words in (["addr", "add", f"{self.ip}/24", "dev", "eth0"], ["link", "set", "eth0", "up"], ["link", "set", "lo", "up"]):
             sh(*self.within(["ip", *words]))
 
+    @property
+    def holder(self):
+        return self._holder.pid
+
     def within(self, words):
         """The same command in this host's network."""
         return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", "--", *words]
