@@ -76,7 +76,9 @@ impl World {
                 }
             }
             if let Some(reign) = &coordinator.reign {
-                sooner(client.lease);
+                if client.lease > self.now {
+                    sooner(client.lease);
+                }
                 reign.resend_at.into_iter().for_each(sooner);
             }
         }

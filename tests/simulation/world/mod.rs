@@ -34,6 +34,9 @@ use zookeeper::{Ask, Told, ZooKeeper};
 
 pub use tally::Tally;
 
+/// More events than that at one time hang.
+const MOST_AT_ONCE: u32 = 20_000;
+
 /// What a check says: nothing, or what does not hold.
 pub type Checked = Result<(), String>;
 
@@ -43,6 +46,8 @@ pub struct World {
     now: Duration,
     queue: BTreeMap<(Duration, u64), Event>,
     sequence: u64,
+    /// Events since time moved on.
+    at_once: u32,
     /// What the cores were told so far.
     inputs: u64,
     /// Nothing goes wrong any more.
@@ -179,6 +184,7 @@ impl World {
             now: Duration::from_secs(1),
             queue: BTreeMap::new(),
             sequence: 0,
+            at_once: 0,
             inputs: 0,
             calm: false,
             network: Network::default(),
@@ -247,6 +253,10 @@ impl World {
         let Some(((at, sequence), event)) = self.queue.pop_first() else {
             return Err("nothing happens any more".to_owned());
         };
+        self.at_once = if at > self.now { 0 } else { self.at_once + 1 };
+        if self.at_once > MOST_AT_ONCE {
+            return Err(format!("time stands still: {event:?}"));
+        }
         self.now = self.now.max(at);
         if let Some(until) = self.held_until(&event) {
             if let Event::Wake(host) = event {
