@@ -56,7 +56,7 @@ impl Core {
 
     fn run_task(&mut self, now: Now, run: RunTask, out: &mut Vec<Output>) {
         let RunTask { framework, task } = run;
-        let Some(key) = self.accepts(&framework, &task) else { return };
+        let Some(key) = self.accepts(now, &framework, &task, out) else { return };
         let framework = self.enter_framework(&key.framework, framework, out);
         let key = &key;
         let info = Arc::new(task);
@@ -110,7 +110,7 @@ impl Core {
 
     fn run_task_group(&mut self, now: Now, run: RunTaskGroup, out: &mut Vec<Output>) {
         for task in run.task_group.tasks {
-            let Some(key) = self.accepts(&run.framework, &task) else { continue };
+            let Some(key) = self.accepts(now, &run.framework, &task, out) else { continue };
             let framework = self.enter_framework(&key.framework, run.framework.clone(), out);
             let message = "task groups are not implemented yet: launch its tasks one by one";
             let verdict = self
@@ -134,8 +134,14 @@ impl Core {
         out.push(Output::Send(Box::new(agent_frame::Body::ExecutorExited(exited))));
     }
 
-    /// Whether a task may be taken on at all; those that may not have no update.
-    fn accepts(&self, framework: &FrameworkInfo, task: &TaskInfo) -> Option<TaskKey> {
+    /// Whether a task may be taken on at all.
+    fn accepts(
+        &mut self,
+        now: Now,
+        framework: &FrameworkInfo,
+        task: &TaskInfo,
+        out: &mut Vec<Output>,
+    ) -> Option<TaskKey> {
         let id = framework.id.as_ref()?;
         let key = TaskKey::new(id.clone(), task.task_id.clone());
         if self.agent_id() != Some(&task.agent_id) {
@@ -146,12 +152,25 @@ impl Core {
             tracing::warn!(task = %key, "ignoring a task: this agent is ending");
             return None;
         }
-        if self.frameworks.get(id).is_some_and(|f| f.fate == FrameworkFate::ShuttingDown) {
-            tracing::warn!(task = %key, "ignoring a task: its framework is being shut down");
-            return None;
-        }
         if self.frameworks.task(&key).is_some() || self.streams.contains(&key) {
             tracing::warn!(task = %key, "ignoring a task whose id is in use");
+            return None;
+        }
+        if let Some(framework) = self.frameworks.active.get_mut(id)
+            && framework.fate == FrameworkFate::ShuttingDown
+            && framework.tasks.is_empty()
+        {
+            // All has ended, and only the answers to what was not taken on are still to be acknowledged.
+            framework.fate = FrameworkFate::Active;
+            let write = Write::Framework(framework.info.clone(), FrameworkFate::Active);
+            self.store(vec![write], None, out);
+        }
+        if self.frameworks.get(id).is_some_and(|f| f.fate == FrameworkFate::ShuttingDown) {
+            // The coordinator that had it removed was followed by one that does not know of that. Mesos says
+            // nothing here, and its master believes in the task until the agent registers again.
+            let message = "the agent is still ending what the framework ran before it was removed";
+            let verdict = Verdict::agent(dropped(framework), Reason::FrameworkRemoved, message);
+            self.update_unknown(now, &key, verdict, out);
             return None;
         }
         Some(key)

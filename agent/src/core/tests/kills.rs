@@ -184,9 +184,29 @@ fn shutting_a_framework_down_kills_silently() {
         w.container(container, ContainerEvent::Destroyed);
     }
     w.stored();
-    assert_eq!(w.states(), []);
+    // The one that was not taken on: nobody may go on believing in it.
+    assert_eq!(w.states(), [TaskLost]);
+    assert_eq!(w.updates[0].reason(), Reason::FrameworkRemoved);
+    assert_eq!(w.updates[0].task_id.as_str(), "d");
+    w.acknowledge();
     assert!(w.core.snapshot().frameworks.active.is_empty());
     assert_eq!(w.core.snapshot().frameworks.completed[0].completed.len(), 3);
     assert_eq!(w.stored_state().tasks.len(), 0);
     assert_eq!(w.stored_state().frameworks.len(), 0);
+}
+
+#[test]
+fn a_framework_that_comes_again_is_served_once_its_earlier_tasks_have_ended() {
+    let mut w = World::new();
+    let running = w.running(framework(&[]), task("a"));
+    w.updates.clear();
+    w.frame(Body::ShutdownFramework("F".into()));
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("b") }));
+    w.exited(&running, 15);
+    w.container(&running, ContainerEvent::Destroyed);
+    w.stored();
+    assert_eq!(w.states(), [TaskLost]);
+    // That is not acknowledged yet, and must not keep the next one out.
+    w.running(framework(&[]), task("c"));
+    assert_eq!(w.stored_state().frameworks[0].1, FrameworkFate::Active);
 }
