@@ -26,6 +26,8 @@ pub struct Ledger {
     streams: HashMap<(u64, TaskKey), Stream>,
     /// Frameworks of which a disk says that nobody waits for their updates.
     ending: HashSet<(u64, FrameworkId)>,
+    /// Those of which an agent's disk says so.
+    ending_on_disk: HashSet<(u64, FrameworkId)>,
     /// Disks that are to be cleared when nothing runs any more.
     winding_up: HashSet<u64>,
     /// Containers whose tasks are on record on a disk.
@@ -107,6 +109,8 @@ impl Ledger {
 
     /// A process of an agent starts: it knows only what is on its disk.
     pub fn agent_starts(&mut self, life: u64) {
+        self.ending.retain(|(of, _)| *of != life);
+        self.ending.extend(self.ending_on_disk.iter().filter(|(of, _)| *of == life).cloned());
         let mut lost = HashSet::new();
         self.updates.retain(|uuid, update| {
             if update.life == life {
@@ -127,6 +131,7 @@ impl Ledger {
     pub fn machine_lost(&mut self, life: u64) {
         self.streams.retain(|(of, _), _| *of != life);
         self.ending.retain(|(of, _)| *of != life);
+        self.ending_on_disk.retain(|(of, _)| *of != life);
     }
 
     /// An agent is told that nobody waits for a framework's updates.
@@ -226,6 +231,14 @@ impl Ledger {
                 Write::RemoveTask(key) => {
                     self.settle(life, key, None);
                     self.streams.remove(&(life, key.clone()));
+                }
+                Write::Framework(info, fate) => {
+                    let key = (life, info.id.clone().unwrap_or_default());
+                    if *fate == FrameworkFate::ShuttingDown {
+                        self.ending_on_disk.insert(key);
+                    } else {
+                        self.ending_on_disk.remove(&key);
+                    }
                 }
                 Write::Task(record) => _ = self.recorded.insert((life, record.container.clone())),
                 _ => {}

@@ -10,6 +10,7 @@ use super::input::{ContainerCommand, ContainerEvent, FrameworkFate, Limitation, 
 use super::kill::Timer;
 use super::status::{Verdict, dropped, is_terminal};
 use super::task::{KillCause, Life, TaskKey};
+use super::updates::Released;
 
 impl Core {
     pub(super) fn container_event(
@@ -168,8 +169,10 @@ impl Core {
         if self.is_abandoned(key) {
             return self.forget_task(key, out);
         }
-        if let Some(sending) = self.streams.release(now.monotonic, key) {
-            self.send(sending, out);
+        match self.streams.release(now.monotonic, key) {
+            Released::Send(sending) => self.send(sending, out),
+            Released::Acknowledged => self.forget_task(key, out),
+            Released::Nothing => {}
         }
     }
 

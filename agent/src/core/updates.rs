@@ -58,6 +58,17 @@ pub enum Acknowledged {
     },
 }
 
+/// What became of an update that was held.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Released {
+    /// Nothing: there is none, or it is not its turn.
+    Nothing,
+    /// It is to be sent.
+    Send(Sending),
+    /// It had been acknowledged already: the task can be forgotten.
+    Acknowledged,
+}
+
 #[derive(Debug, Default)]
 struct Stream {
     /// The number that the next update gets.
@@ -77,6 +88,8 @@ struct Pending {
     stored: bool,
     /// It waits for its container's remains to go.
     held: bool,
+    /// It was acknowledged while it was held: an earlier process of the agent had sent it.
+    acknowledged: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +106,7 @@ impl Streams {
         let stream = self.streams.entry(key.clone()).or_default();
         let sequence = stream.next;
         stream.next += 1;
-        stream.pending.push_back(Pending { sequence, status, stored: false, held });
+        stream.pending.push_back(Pending { sequence, status, stored: false, held, acknowledged: false });
         sequence
     }
 
@@ -101,7 +114,7 @@ impl Streams {
     pub fn restore(&mut self, key: &TaskKey, sequence: u64, status: Arc<TaskStatus>, held: bool) {
         let stream = self.streams.entry(key.clone()).or_default();
         stream.next = stream.next.max(sequence + 1);
-        stream.pending.push_back(Pending { sequence, status, stored: true, held });
+        stream.pending.push_back(Pending { sequence, status, stored: true, held, acknowledged: false });
     }
 
     /// Continues a stream's numbers after those that were used before a restart.
@@ -118,18 +131,29 @@ impl Streams {
         self.send_head(now, key)
     }
 
-    /// Nothing of the task's container is left: what was held may go.
-    pub fn release(&mut self, now: Duration, key: &TaskKey) -> Option<Sending> {
-        let stream = self.streams.get_mut(key)?;
+    /// Nothing of the task's container is left: what was held may go, unless it was acknowledged meanwhile.
+    pub fn release(&mut self, now: Duration, key: &TaskKey) -> Released {
+        let Some(stream) = self.streams.get_mut(key) else { return Released::Nothing };
         for pending in &mut stream.pending {
             pending.held = false;
         }
-        self.send_head(now, key)
+        if stream.pending.front().is_some_and(|head| head.acknowledged) {
+            return Released::Acknowledged;
+        }
+        self.send_head(now, key).map_or(Released::Nothing, Released::Send)
     }
 
     /// The framework acknowledged an update.
     pub fn acknowledge(&mut self, key: &TaskKey, uuid: &[u8]) -> Acknowledged {
         let Some(stream) = self.streams.get_mut(key) else { return Acknowledged::Ignored };
+        if let Some(head) = stream.pending.front_mut()
+            && head.held
+            && head.status.uuid.as_deref() == Some(uuid)
+        {
+            // The task cannot be forgotten before its container is gone, or a restart would leave that behind.
+            head.acknowledged = true;
+            return Acknowledged::Ignored;
+        }
         let is_head = stream.pending.front().is_some_and(|p| p.status.uuid.as_deref() == Some(uuid));
         let (true, Some(under_way)) = (is_head, stream.under_way) else { return Acknowledged::Ignored };
         let Some(done) = stream.pending.pop_front() else { return Acknowledged::Ignored };
@@ -282,11 +306,22 @@ mod tests {
         assert_eq!(streams.overdue(RETRY_MIN)[0].latest, TaskState::TaskRunning);
         let Acknowledged::Head { .. } = streams.acknowledge(&key(), &[1; 16]) else { panic!() };
         assert_eq!(streams.settled(ZERO, &key()), None);
-        assert!(streams.release(ZERO, &key()).is_some());
+        assert!(matches!(streams.release(ZERO, &key()), Released::Send(_)));
         let Acknowledged::Head { last, .. } = streams.acknowledge(&key(), &[2; 16]) else { panic!() };
         assert!(last);
         assert!(!streams.contains(&key()));
         assert_eq!(streams.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_held_update_that_is_acknowledged_is_not_sent_again() {
+        let mut streams = Streams::default();
+        streams.restore(&key(), 0, update(1, TaskState::TaskFinished), true);
+        assert_eq!(streams.connect(ZERO), []);
+        assert_eq!(streams.acknowledge(&key(), &[2; 16]), Acknowledged::Ignored);
+        assert_eq!(streams.acknowledge(&key(), &[1; 16]), Acknowledged::Ignored);
+        assert!(streams.contains(&key()));
+        assert_eq!(streams.release(ZERO, &key()), Released::Acknowledged);
     }
 
     #[test]

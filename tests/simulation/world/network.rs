@@ -151,8 +151,9 @@ impl World {
         let now = self.now;
         let Some(wire) = self.wires.get_mut(&id).filter(|wire| wire.far_open) else { return };
         let at = (now + delay).max(wire.last_up);
+        // What comes after something that is lost is lost as well.
+        wire.last_up = at;
         if wire.broken_up.is_none_or(|end| at <= end) {
-            wire.last_up = at;
             self.at(at, Event::Up(id, what));
         }
     }
@@ -162,8 +163,9 @@ impl World {
         let now = self.now;
         let Some(wire) = self.wires.get_mut(&id).filter(|wire| wire.near != Near::Closed) else { return };
         let at = (now + delay).max(wire.last_down);
+        // What comes after something that is lost is lost as well.
+        wire.last_down = at;
         if wire.broken_down.is_none_or(|end| at <= end) {
-            wire.last_down = at;
             self.at(at, Event::Down(id, what));
         }
     }

@@ -76,6 +76,27 @@ fn a_terminal_update_survives_a_restart_and_waits_for_the_remains() {
 }
 
 #[test]
+fn an_acknowledgement_that_comes_before_the_container_is_gone_again_counts() {
+    let mut w = World::new();
+    let container = w.running(framework(&[]), task("t"));
+    w.exited(&container, 0);
+    w.container(&container, ContainerEvent::Destroyed);
+    w.stored();
+    let sent = w.updates.last().unwrap().clone();
+    assert_eq!(sent.state(), TaskFinished);
+    // The process is killed while the framework acknowledges; the next one makes sure of the container first.
+    let mut w = w.restart(&[]);
+    w.register();
+    w.acknowledge_uuid("t", sent.uuid.unwrap());
+    w.stored();
+    assert_eq!(w.stored_state().tasks.len(), 1, "the container may still be there");
+    w.container(&container, ContainerEvent::Destroyed);
+    w.stored();
+    assert_eq!(w.states(), []);
+    assert_eq!(w.stored_state().tasks, []);
+}
+
+#[test]
 fn a_kill_goes_on_after_a_restart() {
     let mut w = World::new();
     let container = w.running(framework(&[capability::Type::TaskKillingState]), task("t"));
