@@ -206,7 +206,6 @@ impl Ledger {
 
     fn task_forgotten(&mut self, life: u64, key: &TaskKey) -> Checked {
         if self.winding_up.contains(&life) || self.ending.contains(&(life, key.framework.clone())) {
-            self.streams.remove(&(life, key.clone()));
             return Ok(());
         }
         if let Some(update) = self.of(life, key).find(|update| !update.acknowledged) {
