@@ -7,7 +7,8 @@
 //! the older update after the newer one. Whatever else is acknowledged (twice, too late, never sent) is ignored.
 //!
 //! A task's terminal update is pushed *held*: it is stored as soon as the container has ended, and sent when
-//! nothing of the container is left, so that a framework that reads it can count on that.
+//! nothing of the container is left, so that a framework that reads it can count on that. An agent that restarted holds
+//! again what it had sent before; when that is acknowledged meanwhile it is not sent once more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub struct Sending {
 /// What an acknowledgement did.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Acknowledged {
-    /// Nothing: there is no such stream, or its head is another update.
+    /// Nothing yet: there is no such stream, its head is another update, or is held ([`Streams::release`]).
     Ignored,
     /// The head is done.
     Head {
