@@ -7,7 +7,7 @@ use tepui_api::resources::Resources;
 use tepui_api::v1::{
     CommandInfo, ContainerId, ContainerInfo, Environment, ExecutorInfo, Image, TaskInfo, environment,
 };
-use tepui_isolators::{ContainerContext, Limits};
+use tepui_isolators::{Composition, ContainerContext, Limits};
 
 use super::error::Unsupported;
 use crate::core::Launch;
@@ -101,8 +101,8 @@ impl ContainerConfig {
         variables.iter().map(|variable| (variable.name.as_str(), variable.value()))
     }
 
-    /// Refuses what would otherwise be passed over in silence.
-    pub(super) fn check(&self) -> Result<(), Unsupported> {
+    /// Refuses what would otherwise be passed over in silence, as none of the agent's isolators sees to it.
+    pub(super) fn check(&self, isolators: &Composition) -> Result<(), Unsupported> {
         use tepui_api::v1::container_info::Type;
         if !self.command.uris.is_empty() {
             return Err(Unsupported("fetching URIs (CommandInfo.uris)"));
@@ -126,23 +126,28 @@ impl ContainerConfig {
         if !container.volumes.is_empty() {
             return Err(Unsupported("a volume (ContainerInfo.volumes)"));
         }
-        if container.network_infos.iter().any(|network| network.name.is_some()) {
+        if container.network_infos.iter().any(|network| network.name.is_some())
+            && !isolators.has("network/cni")
+        {
             return Err(Unsupported("a network of its own (isolator network/cni)"));
         }
-        if container.rlimit_info.is_some() {
+        if container.rlimit_info.is_some() && !isolators.has("posix/rlimits") {
             return Err(Unsupported("a resource limit (isolator posix/rlimits)"));
         }
         if container.tty_info.is_some() {
             return Err(Unsupported("a terminal (ContainerInfo.tty_info)"));
         }
         let Some(linux) = &container.linux_info else { return Ok(()) };
-        if linux.effective_capabilities.is_some()
+        if (linux.effective_capabilities.is_some()
             || linux.bounding_capabilities.is_some()
-            || linux.capability_info.is_some()
+            || linux.capability_info.is_some())
+            && !isolators.has("linux/capabilities")
         {
             return Err(Unsupported("a set of capabilities (isolator linux/capabilities)"));
         }
-        if linux.seccomp.as_ref().is_some_and(|seccomp| seccomp.profile_name.is_some()) {
+        if linux.seccomp.as_ref().is_some_and(|seccomp| seccomp.profile_name.is_some())
+            && !isolators.has("linux/seccomp")
+        {
             return Err(Unsupported("a seccomp profile (isolator linux/seccomp)"));
         }
         Ok(())

@@ -42,7 +42,7 @@ impl NativeContainerizer {
 impl Inner {
     async fn prepare(&self, container: &Arc<Container>) -> Result<(), PrepareError> {
         let config = &container.config;
-        config.check()?;
+        config.check(&self.composition)?;
         let image = match config.image() {
             None => None,
             Some(image) => Some(tokio::select! {
