@@ -18,6 +18,10 @@ check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
 
+# Tests in a virtual machine with cgroup v2, such as `just vm isolation/test_limits.py -k memory` (needs root)
+vm *ARGS:
+    ./tests/vm/run {{ARGS}}
+
 # A cluster of real processes under faults, such as `just chaos --minutes 30 --seed 7` (needs root)
 chaos *ARGS:
     ./tests/chaos/run {{ARGS}}

@@ -154,10 +154,10 @@ class Cluster:
         """`tepui run SETTINGS -- WORDS` to its end."""
         run = self.start_run(self.run_command(*words, **settings), env)
         try:
-            out, err = run.communicate(timeout=timeout)
+            out, err = run.communicate(timeout=timeout * wait.PATIENCE)
         except subprocess.TimeoutExpired:
             run.terminate()
-            out, err = run.communicate(timeout=20)
+            out, err = run.communicate(timeout=20 * wait.PATIENCE)
             raise AssertionError(f"did not end within {timeout} s: {run.args}\n{out[-2000:]}\n{err[-4000:]}") from None
         return subprocess.CompletedProcess(run.args, run.returncode, out, err)
 

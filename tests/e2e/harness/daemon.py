@@ -69,17 +69,17 @@ class Daemon:
 
     def kill9(self):
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(10 * wait.PATIENCE)
 
     def stop(self, timeout=15.0):
         """SIGTERM, and SIGKILL when that did not do. Returns the exit code."""
         if self.running():
             self.process.send_signal(signal.SIGTERM)
-            deadline = time.monotonic() + timeout
+            deadline = time.monotonic() + timeout * wait.PATIENCE
             while self.running() and time.monotonic() < deadline:
                 time.sleep(0.02)
             if self.running():
                 self.kill9()
-        self.process.wait(10)
+        self.process.wait(10 * wait.PATIENCE)
         self._log.close()
         return self.process.returncode

@@ -47,7 +47,7 @@ class Framework:
             info["id"] = {"value": self.id}
             call["framework_id"] = {"value": self.id}
         host, port = self.master.split(":")
-        self.connection = http.client.HTTPConnection(host, int(port), timeout=120)
+        self.connection = http.client.HTTPConnection(host, int(port), timeout=120 * wait.PATIENCE)
         headers = {"Content-Type": self.codec.media, "Accept": self.codec.media}
         self.connection.request("POST", "/api/v1/scheduler", self.codec.encode(CALL, call), headers)
         # Kept here: http.client forgets its socket when the answer says that the connection closes after it.
@@ -145,6 +145,7 @@ class Framework:
 
     def wait_for(self, condition, timeout=20.0, what="an event"):
         """The first true value of `condition()`, looked at after every event."""
+        timeout *= wait.PATIENCE
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:

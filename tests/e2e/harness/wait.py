@@ -1,6 +1,13 @@
-"""Waiting for a condition by a deadline. Nothing in these tests sleeps for luck."""
+"""Waiting for a condition by a deadline. Nothing in these tests sleeps for luck.
 
+Deadlines are those of a machine of today. $TEPUI_TEST_PATIENCE stretches all of them by one factor where tests run on a
+slower one, such as an emulated processor; what a test requires is the same.
+"""
+
+import os
 import time
+
+PATIENCE = float(os.environ.get("TEPUI_TEST_PATIENCE", "1"))
 
 
 class Timeout(AssertionError):
@@ -9,6 +16,7 @@ class Timeout(AssertionError):
 
 def until(condition, timeout=20.0, what=None, interval=0.02):
     """The first truthy value of `condition()`; an error that shows the last value when none comes in time."""
+    timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
