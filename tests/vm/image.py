@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def root(cache, linux, python):
         staging = Staging(pathlib.Path(scratch) / "root")
         for path in files:
             staging.take(path)
+        staging.take_alternatives()
         staging.take_python(python)
         staging.take_libraries()
         _skeleton(staging.base, linux)
@@ -62,8 +64,8 @@ def root(cache, linux, python):
     return image
 
 
-def run(scratch, repository, binary, command, patience):
-    """The disk of one run, mounted at /tepui: the binary, the tests, and what is to be run."""
+def run(scratch, repository, binary, command, environment, added):
+    """The disk of one run, mounted at /tepui: the binary, the tests, and what is to be run with which environment."""
     base = scratch / "run"
     for name in ("tests", "docs", "examples", "bench"):
         shutil.copytree(repository / name, base / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "target"))
@@ -72,7 +74,11 @@ def run(scratch, repository, binary, command, patience):
             shutil.copy2(file, base)
     # Line numbers are two thirds of a development build.
     subprocess.run(["strip", "--strip-debug", "-o", base / "tepui", binary], check=True)
-    (base / "environment").write_text(f"export TEPUI_BIN=/tepui/tepui TEPUI_TEST_PATIENCE={patience}\n")
+    (base / "added").mkdir()
+    for file in added:
+        shutil.copy2(file, base / "added")
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
+    (base / "environment").write_text("export TEPUI_BIN=/tepui/tepui\n" + "".join(lines))
     (base / "command").write_text(command + "\n")
     return _ext4(base, scratch / "run.disk", RUN_MB)
 
@@ -128,6 +134,14 @@ class Staging:
             names[:] = [name for name in names if name not in but]
             for name in [*names, *files]:
                 self.take(os.path.join(folder, name))
+
+    def take_alternatives(self):
+        """Names that Debian gives to one of several programs, such as `awk`: no package has them among its files."""
+        for folder in ("/usr/bin", "/usr/sbin"):
+            for link in os.scandir(folder):
+                alternative = link.is_symlink() and os.readlink(link).startswith("/etc/alternatives/")
+                if alternative and (self.base / os.path.realpath(link).lstrip("/")).exists():
+                    self.take(link.path)
 
     def take_python(self, python):
         """The virtual environment, the interpreter it was made with, and that one's standard library."""
@@ -206,7 +220,11 @@ def _ext4(directory, path, size_mb):
 
 
 def _forget_old(cache):
-    """Images that no run has used for a day."""
-    for image in cache.glob("root-*.ext4"):
-        if time.time() - image.stat().st_mtime > 24 * 3600:
-            image.unlink(missing_ok=True)
+    """Images that no run has used for a day, and what runs that were killed left."""
+    for path in [*cache.glob("root-*.ext4"), *cache.glob("*.new-*")]:
+        if time.time() - path.stat().st_mtime < 24 * 3600:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -56,15 +56,18 @@ class Kernel:
 
 def obtain(cache):
     """The newest kernel that apt offers; the newest of the cache where apt offers none."""
-    wanted = _candidate() or (_apt_update() and _candidate())
-    if wanted:
-        base = cache / f"kernel-{wanted[0].removeprefix('linux-image-')}-{wanted[1]}"
-        if base.exists() or _download(*wanted, base):
-            return Kernel(base)
+    for lists_are_new in (False, True):
+        if lists_are_new and not _apt_update():
+            break
+        wanted = _candidate()
+        if wanted:
+            base = cache / f"kernel-{wanted[0].removeprefix('linux-image-')}-{wanted[1]}"
+            if base.exists() or _download(*wanted, base):
+                return Kernel(base)
     kept = sorted(cache.glob("kernel-*"), key=lambda path: path.stat().st_mtime)
     if kept:
         return Kernel(kept[-1])
-    sys.exit(f"tests/vm/run: apt has no {META_PACKAGE}, and there is no kernel in {cache} from an earlier run")
+    sys.exit(f"tests/vm/run: apt does not bring {META_PACKAGE}, and there is no kernel in {cache} from an earlier run")
 
 
 def _candidate():

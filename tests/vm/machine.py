@@ -61,7 +61,8 @@ def empty_disk(path):
 def boot(linux, initramfs, disks, accelerator, log, deadline):
     """Runs the machine to its end, and shows what its tests print; a reason when the end was not its own."""
     words = [
-        "qemu-system-x86_64", *accelerator.arguments, "-smp", "2", "-m", str(MEMORY_MB),
+        # It ends with this process, however that ends.
+        "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *accelerator.arguments, "-smp", "2", "-m", str(MEMORY_MB),
         "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config",
         "-kernel", str(linux.image), "-initrd", str(initramfs), "-append", KERNEL_ARGUMENTS,
         # The first serial port is the kernel's, the second the tests'.

@@ -10,6 +10,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ TESTS = ("isolation/test_cgroups.py", "isolation/test_limits.py", "isolation/tes
 def arguments(words):
     parser = argparse.ArgumentParser(prog="tests/vm/run", description="Words that are not known here go to pytest.", allow_abbrev=False)
     parser.add_argument("--sh", metavar="LINE", help="a line of shell to run instead of pytest")
+    parser.add_argument("--add", action="append", default=[], metavar="FILE", help="take this file along, to /tepui/added")
     parser.add_argument("--junitxml", metavar="FILE", help="where pytest's results go, here on the host")
     parser.add_argument("--deadline", type=float, default=900, metavar="SECONDS", help="for the whole run (900)")
     parser.add_argument("--results", metavar="DIRECTORY", help="keep what the machine brought back, and its kernel's log")
@@ -40,10 +42,17 @@ def command(options, words, accelerator):
     """The shell line that the machine runs, in tests/e2e."""
     if options.sh:
         return options.sh
-    if not any(part.split("::")[0].endswith(".py") or os.path.isdir(REPOSITORY / "tests/e2e" / part) for part in words):
+    words = [word.removeprefix("tests/e2e/") for word in words]
+    if not any(word.split("::")[0].endswith(".py") or (REPOSITORY / "tests/e2e" / word).is_dir() for word in words):
         words = [test for test in TESTS if (REPOSITORY / "tests/e2e" / test).exists()] + words
     pytest = [sys.executable, "-m", "pytest", "-q", "-o", f"timeout={180 * accelerator.patience}", "--junitxml=/results/junit.xml"]
-    return shlex.join([*pytest, *words])
+    # Two processors, and tests that wait half of their time.
+    return shlex.join([*pytest, "-n", "3", "--dist", "worksteal", *words])
+
+
+def environment(accelerator):
+    passed_on = {name: os.environ[name] for name in ("RUST_LOG",) if name in os.environ}
+    return {"TEPUI_TEST_PATIENCE": str(accelerator.patience), **passed_on}
 
 
 def binary():
@@ -62,6 +71,8 @@ def unpack(disk, into):
 
 def main():
     begin = time.monotonic()
+    # As Ctrl-C does: the machine's end and that of the scratch directory are not left out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
     options, words = arguments(sys.argv[1:])
     if os.geteuid() != 0:
         sys.exit("tests/vm/run: not root: files in the machine would have the wrong owners")
@@ -72,7 +83,7 @@ def main():
         linux = kernel.obtain(CACHE)
         disks = machine.Disks(
             root=image.root(CACHE, linux, sys.executable),
-            run=image.run(scratch, REPOSITORY, binary(), command(options, words, accelerator), accelerator.patience),
+            run=image.run(scratch, REPOSITORY, binary(), command(options, words, accelerator), environment(accelerator), options.add),
             results=machine.empty_disk(scratch / "results.disk"),
         )
         initramfs = image.initramfs(scratch, linux)
@@ -86,7 +97,7 @@ def main():
             sys.stdout.write(log.read_text(errors="replace")[-6000:])
             say(reason or "the machine ended without results; above is the end of its kernel's log")
             return 3
-        if options.junitxml and not options.sh:
+        if options.junitxml and (results / "junit.xml").exists():
             shutil.copy(results / "junit.xml", options.junitxml)
         say(f"{time.monotonic() - begin:.1f} s in all, of which up to the first program {(results / 'uptime').read_text().split()[0]} s")
         return int((results / "status").read_text())
