@@ -112,8 +112,7 @@ impl Core {
         if let Some(agent) = known {
             let id = agent.id.clone();
             if agent.instance == arrival.register.instance {
-                // Its answer was lost.
-                return self.settle(&id, arrival.link, Vec::new());
+                return self.answer_again(&id, arrival);
             }
             self.state.counters.slave_removals_reason_registered += 1;
             self.remove_agent(&id, "a new agent registered at the same address");
@@ -125,6 +124,19 @@ impl Core {
         self.joining.admitting.insert(address, admitting);
         let change = RegistryChange::Admit(register.agent.clone());
         self.persist(Some(&id), change, Pending::Admit(Box::new(Arrival { link, register })));
+    }
+
+    /// A process that did not hear that it was admitted. Whatever was launched on it meanwhile went the way of that answer,
+    /// and so the agent is asked about it.
+    fn answer_again(&mut self, id: &AgentId, arrival: Arrival) {
+        let Arrival { link, register } = arrival;
+        if self.agent(id).and_then(|agent| agent.link).is_some_and(|held| held > link) {
+            tracing::info!(agent = %id, ?link, "ignored a registration that a newer one has overtaken");
+            return self.close_link(link);
+        }
+        let lacking = self.tasks_lacking(id, &register);
+        self.drop_executors_lacking(id, &register);
+        self.settle(id, link, lacking);
     }
 
     /// The registry has a new agent.

@@ -207,7 +207,7 @@ impl Core {
     }
 
     /// What the coordinator believes is on the agent, and the agent does not name.
-    fn tasks_lacking(&self, id: &AgentId, register: &Register) -> Vec<KnownTask> {
+    pub(super) fn tasks_lacking(&self, id: &AgentId, register: &Register) -> Vec<KnownTask> {
         let named: BTreeSet<_> =
             register.tasks.iter().map(|task| (&task.framework_id, &task.task_id)).collect();
         let believed = self.agent(id).into_iter().flat_map(|agent| &agent.tasks);
@@ -217,7 +217,7 @@ impl Core {
             .collect()
     }
 
-    fn drop_executors_lacking(&mut self, id: &AgentId, register: &Register) {
+    pub(super) fn drop_executors_lacking(&mut self, id: &AgentId, register: &Register) {
         let named: BTreeSet<_> = register
             .executors
             .iter()

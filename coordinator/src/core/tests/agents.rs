@@ -209,6 +209,28 @@ fn what_the_agent_lacks_it_is_told() {
 }
 
 #[test]
+fn an_agent_that_did_not_hear_of_its_admission_is_asked_what_was_launched_meanwhile() {
+    let mut s = setup(|_| {});
+    let mut anew = s.register();
+    anew.agent.id = None;
+    anew.tasks.clear();
+    anew.frameworks.clear();
+    // A later registration counts, and so an earlier one that comes after it does not.
+    let (late, now) = (LinkId(s.link.0 + 1), LinkId(s.link.0 + 2));
+    let frame = |link| Input::Agent { link, frame: AgentFrame::Register(anew.clone()) };
+    s.world.step(frame(now));
+    let registered = s.world.registered(now);
+    assert_eq!(registered.agent_id, s.agent);
+    assert_eq!(registered.unknown_tasks.len(), 1);
+    assert_eq!(registered.unknown_tasks[0].task_id, "t".into());
+    s.world.step(frame(late));
+    assert!(s.world.closed_links.contains(&late));
+    assert_eq!(s.world.core.snapshot().agents[&s.agent].link, Some(now));
+    s.world.update(now, &s.id.clone(), "t", TaskState::TaskLost);
+    assert_eq!(s.used(), Resources::new());
+}
+
+#[test]
 fn a_silent_agent_is_unreachable_and_comes_back() {
     for aware in [false, true] {
         let capabilities = if aware { &[Capability::PartitionAware][..] } else { &[] };
