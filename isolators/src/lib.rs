@@ -15,6 +15,7 @@ pub mod cgroups;
 mod compose;
 mod isolator;
 
+pub use builtin::amounts::fill_limits;
 pub use catalogue::known;
 pub use compose::{BuildError, Composition, Settings, build};
 pub use isolator::{

@@ -66,6 +66,29 @@ impl Cpus {
     }
 }
 
+/// Fills in what a container may use by its requests and limits, whichever isolators there are: as Mesos' containerizer does it, a
+/// container that asked for nothing of a resource has no such figure. `limit_by_request` as in `--cgroups_enable_cfs`.
+pub fn fill_limits(
+    requests: &Resources,
+    limits: &Limits,
+    limit_by_request: bool,
+    statistics: &mut ResourceStatistics,
+) {
+    let (cpus, mem) = (requests.cpus().is_some(), requests.mem().is_some());
+    if cpus || limits.contains_key("cpus") {
+        Cpus::new(requests, limits, limit_by_request).fill(statistics);
+    }
+    if mem || limits.contains_key("mem") {
+        Memory::new(requests, limits).fill(statistics);
+    }
+    if !cpus {
+        statistics.cpus_soft_limit = None;
+    }
+    if !mem {
+        statistics.mem_soft_limit_bytes = None;
+    }
+}
+
 impl Memory {
     /// From requests and limits; megabytes of a limit are cut to whole ones, as in Mesos.
     pub fn new(requests: &Resources, limits: &Limits) -> Self {
@@ -137,5 +160,24 @@ mod tests {
         assert_eq!(statistics.cpus_soft_limit, Some(1.0));
         assert_eq!(statistics.mem_limit_bytes, host_memory());
         assert!(host_memory().unwrap() > 1 << 20);
+    }
+
+    #[test]
+    fn what_nobody_asked_for_has_no_figure() {
+        let mut statistics = ResourceStatistics::default();
+        fill_limits(&resources("disk:1"), &Limits::new(), true, &mut statistics);
+        assert_eq!(statistics, ResourceStatistics::default());
+        fill_limits(&resources("cpus:0.5;mem:64"), &Limits::new(), true, &mut statistics);
+        let limits = ResourceStatistics {
+            cpus_limit: Some(0.5),
+            cpus_soft_limit: Some(0.5),
+            mem_limit_bytes: Some(64 << 20),
+            mem_soft_limit_bytes: Some(64 << 20),
+            ..ResourceStatistics::default()
+        };
+        assert_eq!(statistics, limits);
+        let mut statistics = ResourceStatistics::default();
+        fill_limits(&resources("cpus:0.5"), &Limits::new(), false, &mut statistics);
+        assert_eq!((statistics.cpus_soft_limit, statistics.cpus_limit), (Some(0.5), None));
     }
 }

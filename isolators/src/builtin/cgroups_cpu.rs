@@ -187,8 +187,8 @@ impl CgroupsCpu {
         }
         if self.count {
             let narrow = |count| u32::try_from(count).unwrap_or(u32::MAX);
-            statistics.processes = Some(narrow(self.cgroups.processes(id)?.len()));
-            statistics.threads = Some(narrow(self.cgroups.threads(id)?.len()));
+            let (processes, threads) = self.cgroups.counts(id, Controller::Cpuacct)?;
+            (statistics.processes, statistics.threads) = (Some(narrow(processes)), Some(narrow(threads)));
         }
         Ok(())
     }

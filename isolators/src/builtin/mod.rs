@@ -1,6 +1,6 @@
 //! The isolators that come with Tepui, one file each, named after them.
 
-mod amounts;
+pub(crate) mod amounts;
 pub mod cgroups_base;
 pub mod cgroups_cpu;
 pub mod cgroups_mem;

@@ -1,10 +1,12 @@
 //! What a process and all its descendants use, from `/proc/<pid>/stat` (`proc_pid_stat(5)`).
 //!
-//! One pass over `/proc` finds who descends from whom. A process whose parents have all ended is no longer found.
+//! `/proc/<pid>/task/<tid>/children` leads from each process to those it made, so that only the container's own are looked at. A kernel
+//! without that file (`CONFIG_PROC_CHILDREN`) costs a pass over all of `/proc`. A process whose parents have all ended is no longer found.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use super::cgroups_cpu::ticks_per_second;
 
@@ -28,19 +30,40 @@ struct Stat {
     rss_pages: u64,
 }
 
-/// What `root` and its descendants use now.
+/// What `root` and its descendants use now. Nothing once it has ended.
 ///
 /// # Errors
 /// When `/proc` cannot be listed.
 pub fn usage(root: u32) -> io::Result<TreeUsage> {
+    // That of this process is there if the kernel has it at all, whatever becomes of `root` meanwhile.
+    if Path::new("/proc/thread-self/children").exists() { descend(root) } else { search(root) }
+}
+
+/// From parent to child.
+fn descend(root: u32) -> io::Result<TreeUsage> {
+    let mut found = Sum::default();
+    let mut left = vec![root];
+    while let Some(pid) = left.pop() {
+        // It may have ended meanwhile.
+        let Some(stat) = stat(pid) else { continue };
+        found.add(stat);
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for thread in threads.flatten() {
+            let text = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            left.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    Ok(found.usage())
+}
+
+/// By one pass over `/proc`, which tells who descends from whom.
+fn search(root: u32) -> io::Result<TreeUsage> {
     let mut stats: HashMap<u32, Stat> = HashMap::new();
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        // It may have ended meanwhile.
-        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        if let Some(stat) = parse(&text) {
+        if let Some(stat) = stat(pid) {
             children.entry(stat.parent).or_default().push(pid);
             stats.insert(pid, stat);
         }
@@ -48,22 +71,44 @@ pub fn usage(root: u32) -> io::Result<TreeUsage> {
     Ok(sum(root, &stats, &children))
 }
 
+fn stat(pid: u32) -> Option<Stat> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
 fn sum(root: u32, stats: &HashMap<u32, Stat>, children: &HashMap<u32, Vec<u32>>) -> TreeUsage {
-    let (mut user, mut system, mut pages) = (0u64, 0u64, 0u64);
+    let mut found = Sum::default();
     let mut left = vec![root];
     while let Some(pid) = left.pop() {
         if let Some(stat) = stats.get(&pid) {
-            user = user.saturating_add(stat.user_ticks);
-            system = system.saturating_add(stat.system_ticks);
-            pages = pages.saturating_add(stat.rss_pages);
+            found.add(*stat);
         }
         left.extend(children.get(&pid).into_iter().flatten().filter(|child| **child != pid));
     }
-    let ticks = ticks_per_second();
-    TreeUsage {
-        user_secs: user as f64 / ticks,
-        system_secs: system as f64 / ticks,
-        rss_bytes: pages.saturating_mul(page_size()),
+    found.usage()
+}
+
+/// What several processes use together.
+#[derive(Debug, Default)]
+struct Sum {
+    user_ticks: u64,
+    system_ticks: u64,
+    rss_pages: u64,
+}
+
+impl Sum {
+    fn add(&mut self, stat: Stat) {
+        self.user_ticks = self.user_ticks.saturating_add(stat.user_ticks);
+        self.system_ticks = self.system_ticks.saturating_add(stat.system_ticks);
+        self.rss_pages = self.rss_pages.saturating_add(stat.rss_pages);
+    }
+
+    fn usage(&self) -> TreeUsage {
+        let ticks = ticks_per_second();
+        TreeUsage {
+            user_secs: self.user_ticks as f64 / ticks,
+            system_secs: self.system_ticks as f64 / ticks,
+            rss_bytes: self.rss_pages.saturating_mul(page_size()),
+        }
     }
 }
 
@@ -87,6 +132,8 @@ fn parse(text: &str) -> Option<Stat> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -108,5 +155,32 @@ mod tests {
     #[test]
     fn this_process_uses_memory() {
         assert!(usage(std::process::id()).unwrap().rss_bytes > 1 << 16);
+        assert!(search(std::process::id()).unwrap().rss_bytes > 1 << 16);
+    }
+
+    /// Whoever finds the way by children must find what a look at everybody finds.
+    #[test]
+    fn a_grandchild_made_by_a_thread_is_found() {
+        let found = std::thread::spawn(|| {
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", "sleep 60 & read line; kill $!"]).stdin(Stdio::piped());
+            let mut child = shell.spawn().unwrap();
+            let begin = std::time::Instant::now();
+            let found = loop {
+                let (down, all) = (descend(child.id()).unwrap(), search(child.id()).unwrap());
+                // A shell alone is not that large, with its child the sum is that of two.
+                let alone = stat(child.id()).unwrap().rss_pages * page_size();
+                if down.rss_bytes > alone && down.rss_bytes == all.rss_bytes {
+                    break true;
+                }
+                if begin.elapsed().as_secs() > 20 {
+                    break false;
+                }
+            };
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            found && descend(child.id()).unwrap() == TreeUsage::default()
+        });
+        assert!(found.join().unwrap());
     }
 }

@@ -48,31 +48,29 @@ impl Cgroups {
     /// # Errors
     /// When a cgroup cannot be read.
     pub fn processes(&self, id: &ContainerId) -> Result<BTreeSet<i32>, CgroupError> {
-        self.members(id, |_| "cgroup.procs")
-    }
-
-    /// The threads of those processes.
-    ///
-    /// # Errors
-    /// When a cgroup cannot be read.
-    pub fn threads(&self, id: &ContainerId) -> Result<BTreeSet<i32>, CgroupError> {
-        self.members(id, |version| match version {
-            Version::V1 => "tasks",
-            Version::V2 => "cgroup.threads",
-        })
-    }
-
-    fn members(
-        &self,
-        id: &ContainerId,
-        file: fn(Version) -> &'static str,
-    ) -> Result<BTreeSet<i32>, CgroupError> {
         let path = relative(id)?;
         let mut found = BTreeSet::new();
         for tree in self.all_trees() {
-            collect(&tree.dir.join(&path), file(tree.version), &mut found)?;
+            collect(&tree.dir.join(&path), "cgroup.procs", &mut found)?;
         }
         Ok(found)
+    }
+
+    /// How many processes and threads are in the container's cgroup of one controller, with those in nested ones. A process may be in others
+    /// only for as long as it is on its way in, so that one tree tells as much as all.
+    ///
+    /// # Errors
+    /// When the cgroup cannot be read, or no tree has the controller.
+    pub fn counts(&self, id: &ContainerId, controller: Controller) -> Result<(usize, usize), CgroupError> {
+        let (dir, version) = self.dir(id, controller)?;
+        let threads_file = match version {
+            Version::V1 => "tasks",
+            Version::V2 => "cgroup.threads",
+        };
+        let (mut processes, mut threads) = (BTreeSet::new(), BTreeSet::new());
+        collect(&dir, "cgroup.procs", &mut processes)?;
+        collect(&dir, threads_file, &mut threads)?;
+        Ok((processes.len(), threads.len()))
     }
 
     /// Kills every process of the container and of those nested in it, and waits until none is left, for as long as `patience`.

@@ -13,6 +13,7 @@ mod dynmods;
 pub mod files;
 mod hierarchy;
 mod kill;
+mod pressure;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use crate::isolator::ContainerId;
 
 pub use dynmods::favor_dynmods;
 pub use hierarchy::{Controller, Hierarchies, Hierarchy, InV2, Version};
+pub use pressure::{Pressure, Share, Stall};
 pub(crate) use tree::children;
 pub use tree::remove_empty_root;
 

@@ -6,6 +6,7 @@ mod compose;
 mod cpu;
 mod kill;
 mod memory;
+mod pressure;
 mod recovery;
 mod support;
 mod unified;
