@@ -295,6 +295,8 @@ async fn start_over(
         recovery: began.elapsed(),
         recovery_errors,
         sandboxes,
+        containers: Default::default(),
+        workers: workers.handle(),
     };
     let server = Server::start(listener, Arc::new(context));
     tracing::info!(%address, "the agent is up");

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics};
+use tepui_isolators::cgroups::Pressure;
 use tepui_shim::SignalScope;
 use tokio::sync::mpsc;
 
@@ -40,6 +41,10 @@ impl Backend for NativeContainerizer {
 
     fn usage(&self, id: ContainerId) -> BoxFuture<'_, Result<ResourceStatistics, String>> {
         Box::pin(async move { NativeContainerizer::usage(self, &id).await })
+    }
+
+    fn pressure(&self, id: ContainerId) -> BoxFuture<'_, Result<Option<Pressure>, String>> {
+        Box::pin(std::future::ready(NativeContainerizer::pressure(self, &id)))
     }
 
     fn status(&self, id: ContainerId) -> BoxFuture<'_, Result<ContainerStatus, String>> {

@@ -136,6 +136,40 @@ pub enum StartError {
     Cancelled,
 }
 
+/// A container's resources could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// There is none with this id, or it is being destroyed.
+    #[error("there is no container {0}")]
+    Unknown(String),
+    /// What the container has cannot be written down.
+    #[error("the container's resources cannot be written down in its runtime directory: {0}")]
+    Record(#[source] io::Error),
+    /// An isolator failed.
+    #[error("isolator '{name}' failed: {source}; {}", in_force(.stuck))]
+    Isolator {
+        /// Which.
+        name: String,
+        /// Why.
+        source: IsolatorError,
+        /// Isolators that could not go back to the former resources.
+        stuck: Vec<String>,
+    },
+    /// The agent ends.
+    #[error("the change did not come to its end: {0}")]
+    Interrupted(String),
+}
+
+fn in_force(stuck: &[String]) -> String {
+    match stuck {
+        [] => "the former resources are in force".to_owned(),
+        stuck => format!(
+            "the former resources are in force, except for those of which it is unknown what is: '{}'",
+            stuck.join("', '")
+        ),
+    }
+}
+
 /// Something of a container is left.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]

@@ -1,66 +1,187 @@
 //! The containers that run, with what they use.
+//!
+//! A look at all of them is shared by those who ask at the same time ([`Together`]), and made on the threads that make containers, in a few
+//! lanes: each goes from container to container and lets others have its thread in between. What a container uses is read from files of
+//! the kernel; where an isolator is somebody else's program, one that does not answer costs its container the figures, and nobody else.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::{Value as Json, json};
+use tepui_api::http::Refusal;
 use tepui_api::v1::agent::response::get_containers::Container;
 use tepui_api::v1::{ContainerStatus, ExecutorId};
+use tepui_isolators::cgroups::{Pressure, Share, Stall};
+use tokio::task::JoinSet;
 
-use super::Context;
 use super::executors::Entry;
+use super::query::Query;
+use super::together::Together;
+use super::{Context, stopping};
 use crate::core::{Life, Snapshot, Task};
+use crate::shell::backend::Backend;
 
-/// How many containers are asked at once.
-const AT_ONCE: usize = 16;
+/// How many threads look at once.
+const LANES: usize = 2;
+/// How many containers each thread asks at once: worth it only where an isolator has to be waited for.
+const AT_ONCE: usize = 8;
+/// How long a container may take to tell.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// All containers that run. One that ends while it is asked is left without figures.
-pub(super) async fn all(context: &Context, snapshot: &Snapshot) -> Vec<Container> {
-    let running: Vec<_> = snapshot.frameworks.tasks().filter(|task| runs(task)).cloned().collect();
-    stream::iter(running).map(|task| one(context, task)).buffered(AT_ONCE).collect().await
-}
+/// A look at all containers.
+pub(crate) type All = Together<Arc<Vec<Container>>>;
 
-fn runs(task: &Task) -> bool {
-    matches!(task.life, Life::Running | Life::Killing(_))
-}
-
-async fn one(context: &Context, task: std::sync::Arc<Task>) -> Container {
-    let id = task.container.clone();
-    let (usage, status) = tokio::join!(context.backend.usage(id.clone()), context.backend.status(id.clone()));
-    let known = ContainerStatus {
-        container_id: Some(id.clone()),
-        executor_pid: task.pid,
-        ..status.unwrap_or_default()
+/// All containers that run, as they are after this call. One that ends while it is asked is left without figures.
+pub(super) async fn all(context: &Context) -> Result<Arc<Vec<Container>>, Refusal> {
+    let look = || async {
+        let snapshot = context.handle.snapshot().await.map_err(stopping)?;
+        Ok(Arc::new(look_at(context, running(&snapshot)).await))
     };
+    context.containers.ask(look).await
+}
+
+/// Those that the parameters choose, as `/containers` takes them: a container, a framework, or an executor of a framework.
+pub(super) async fn chosen(context: &Context, query: &Query) -> Result<Arc<Vec<Container>>, Refusal> {
+    let (container, framework, executor) =
+        (query.get("container_id"), query.get("framework_id"), query.get("executor_id"));
+    let known = match (container, framework, executor) {
+        (None, None, None) => return all(context).await,
+        (container, framework, executor) => {
+            (container.is_some() && framework.is_none() && executor.is_none())
+                || (container.is_none() && framework.is_some())
+        }
+    };
+    if !known {
+        return Err(Refusal::bad_request(
+            "choose containers by 'container_id' alone, by 'framework_id' alone, or by 'framework_id' and 'executor_id'",
+        ));
+    }
+    let snapshot = context.handle.snapshot().await.map_err(stopping)?;
+    let mut tasks = running(&snapshot);
+    let is = |wanted: Option<&str>, id: &str| wanted.is_none_or(|wanted| wanted == id);
+    tasks.retain(|task| {
+        is(container, &task.container.value)
+            && is(framework, &task.key.framework.value)
+            && is(executor, &executor_id(task).value)
+    });
+    Ok(Arc::new(look_at(context, tasks).await))
+}
+
+fn running(snapshot: &Snapshot) -> Vec<Arc<Task>> {
+    let runs = |task: &&Arc<Task>| matches!(task.life, Life::Running | Life::Killing(_));
+    snapshot.frameworks.tasks().filter(runs).cloned().collect()
+}
+
+async fn look_at(context: &Context, tasks: Vec<Arc<Task>>) -> Vec<Container> {
+    let each = tasks.len().div_ceil(LANES).max(1);
+    // Dropped when nobody waits any more, which ends the lanes.
+    let mut lanes = JoinSet::new();
+    for (lane, tasks) in tasks.chunks(each).enumerate() {
+        let (backend, tasks) = (Arc::clone(&context.backend), tasks.to_vec());
+        let look = async move {
+            let looks = tasks.into_iter().map(|task| one(&*backend, task));
+            (lane, stream::iter(looks).buffered(AT_ONCE).collect::<Vec<_>>().await)
+        };
+        lanes.spawn_on(look, &context.workers);
+    }
+    let mut found = lanes.join_all().await;
+    found.sort_unstable_by_key(|(lane, _)| *lane);
+    found.into_iter().flat_map(|(_, containers)| containers).collect()
+}
+
+async fn one(backend: &dyn Backend, task: Arc<Task>) -> Container {
+    tokio::task::yield_now().await;
+    let id = task.container.clone();
+    let asked = async { (backend.usage(id.clone()).await, backend.status(id.clone()).await) };
+    let (usage, status) = match tokio::time::timeout(PATIENCE, asked).await {
+        Ok((usage, status)) => (usage.ok(), status.unwrap_or_default()),
+        Err(_) => {
+            tracing::warn!(container = %id, patience = ?PATIENCE, "a container does not tell what it uses");
+            (None, ContainerStatus::default())
+        }
+    };
+    let known = ContainerStatus { container_id: Some(id.clone()), executor_pid: task.pid, ..status };
     Container {
         framework_id: Some(task.key.framework.clone()),
-        executor_id: Some(ExecutorId::new(task.key.task.value.clone())),
+        executor_id: Some(executor_id(&task)),
         executor_name: Entry::Active(&task).executor(&task.key.framework).name,
         container_id: id,
         container_status: Some(known),
-        resource_statistics: usage.ok(),
+        resource_statistics: usage,
     }
+}
+
+fn executor_id(task: &Task) -> ExecutorId {
+    ExecutorId::new(task.key.task.value.clone())
 }
 
 /// As `/containers` shows one.
 pub(super) fn as_json(container: &Container) -> Json {
-    let mut json = statistics(container);
+    let mut json = names(container);
     json["container_id"] = json!(container.container_id.value);
     json["status"] = serde_json::to_value(&container.container_status).unwrap_or_default();
-    json
-}
-
-/// As `/monitor/statistics` shows one.
-pub(super) fn statistics(container: &Container) -> Json {
-    let id = |value: Option<&str>| value.unwrap_or_default().to_owned();
-    let executor = id(container.executor_id.as_ref().map(|id| id.value.as_str()));
-    let mut json = json!({
-        "executor_id": executor,
-        "executor_name": container.executor_name,
-        "framework_id": id(container.framework_id.as_ref().map(|id| id.value.as_str())),
-        "source": executor,
-    });
     if let Some(statistics) = &container.resource_statistics {
         json["statistics"] = serde_json::to_value(statistics).unwrap_or_default();
     }
     json
+}
+
+/// As `/monitor/statistics` shows one: not at all when there are no figures.
+pub(super) fn statistics(container: &Container) -> Option<Json> {
+    let statistics = container.resource_statistics.as_ref()?;
+    let mut json = names(container);
+    json["statistics"] = serde_json::to_value(statistics).unwrap_or_default();
+    Some(json)
+}
+
+fn names(container: &Container) -> Json {
+    let executor = container.executor_id.as_ref().map_or("", |id| id.value.as_str());
+    json!({
+        "executor_id": executor,
+        "executor_name": container.executor_name,
+        "framework_id": container.framework_id.as_ref().map_or("", |id| id.value.as_str()),
+        "source": executor,
+    })
+}
+
+/// All containers with what they have to wait for, as `/tepui/v1/pressure` shows them. Those of which the kernel does not tell are left out.
+pub(super) async fn pressures(context: &Context) -> Result<Json, Refusal> {
+    let snapshot = context.handle.snapshot().await.map_err(stopping)?;
+    let mut shown = Vec::new();
+    for task in running(&snapshot) {
+        tokio::task::yield_now().await;
+        match context.backend.pressure(task.container.clone()).await {
+            Ok(Some(found)) => shown.push(json!({
+                "container_id": task.container.value,
+                "executor_id": executor_id(&task).value,
+                "framework_id": task.key.framework.value,
+                "pressure": pressure(&found),
+            })),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(container = %task.container, %error, "no pressure is known"),
+        }
+    }
+    Ok(Json::Array(shown))
+}
+
+fn pressure(pressure: &Pressure) -> Json {
+    let all = [("cpu", pressure.cpu), ("io", pressure.io), ("memory", pressure.memory)];
+    Json::Object(all.into_iter().filter_map(|(name, one)| Some((name.to_owned(), stall(one?)))).collect())
+}
+
+fn stall(stall: Stall) -> Json {
+    let all = [("some", Some(stall.some)), ("full", stall.full)];
+    Json::Object(all.into_iter().filter_map(|(name, one)| Some((name.to_owned(), share(one?)))).collect())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Mesos' times are doubles in seconds")]
+fn share(share: Share) -> Json {
+    json!({
+        "avg10_percent": share.avg10,
+        "avg60_percent": share.avg60,
+        "avg300_percent": share.avg300,
+        "total_secs": share.total_micros as f64 / 1e6,
+    })
 }

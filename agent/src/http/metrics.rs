@@ -1,13 +1,14 @@
 //! The metrics, under Mesos' names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tepui_api::resources::Resources;
 use tepui_api::v1::TaskState;
 
 use super::Context;
-use crate::core::{Life, Snapshot};
+use crate::core::{Life, Snapshot, Task};
 use crate::sandbox::gc;
 
 /// All metrics as they are now.
@@ -52,6 +53,12 @@ pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String
     put("slave/valid_framework_messages", 0.0);
     put("slave/invalid_framework_messages", 0.0);
     put("containerizer/mesos/container_destroy_errors", counters.destroy_errors as f64);
+
+    let on_an_image = |task: &&Arc<Task>| {
+        let mesos = task.info.container.as_ref().and_then(|container| container.mesos.as_ref());
+        task.has_container() && mesos.is_some_and(|mesos| mesos.image.is_some())
+    };
+    put("containerizer/mesos/filesystem/containers_new_rootfs", tasks().filter(on_an_image).count() as f64);
 
     let removals = context.sandboxes.counts();
     put("gc/path_removals_succeeded", removals.succeeded as f64);

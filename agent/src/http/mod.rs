@@ -11,6 +11,7 @@ mod files;
 mod metrics;
 mod query;
 mod server;
+mod together;
 mod v0;
 
 use std::sync::Arc;
@@ -47,6 +48,10 @@ pub(crate) struct Context {
     pub(crate) recovery_errors: u64,
     /// Removes old sandboxes.
     pub(crate) sandboxes: Arc<Gc>,
+    /// Looks at all containers.
+    pub(crate) containers: containers::All,
+    /// Where containers are looked at.
+    pub(crate) workers: tokio::runtime::Handle,
 }
 
 /// What a handler answers, or why it cannot.

@@ -16,7 +16,7 @@ pub(super) fn knows(path: &str) -> bool {
     PATHS.contains(&path)
 }
 
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 19] = [
     "/containers",
     "/files/browse",
     "/files/browse.json",
@@ -33,6 +33,7 @@ const PATHS: [&str; 18] = [
     "/monitor/statistics.json",
     "/state",
     "/state.json",
+    "/tepui/v1/pressure",
     "/tepui/v1/pulls",
     "/version",
 ];
@@ -49,16 +50,12 @@ pub(super) async fn answer(context: &Context, path: &str, query: Option<&str>) -
             Ok(query.json(&state(context, &snapshot)))
         }
         "/containers" => {
-            let snapshot = context.handle.snapshot().await.map_err(stopping)?;
-            let all = containers::all(context, &snapshot).await;
-            let wanted = query.get("container_id");
-            let kept = all.iter().filter(|c| wanted.is_none_or(|id| c.container_id.value == id));
-            Ok(query.json(&Json::Array(kept.map(containers::as_json).collect())))
+            let chosen = containers::chosen(context, &query).await?;
+            Ok(query.json(&Json::Array(chosen.iter().map(containers::as_json).collect())))
         }
         "/monitor/statistics" | "/monitor/statistics.json" => {
-            let snapshot = context.handle.snapshot().await.map_err(stopping)?;
-            let all = containers::all(context, &snapshot).await;
-            Ok(query.json(&Json::Array(all.iter().map(containers::statistics).collect())))
+            let all = containers::all(context).await?;
+            Ok(query.json(&Json::Array(all.iter().filter_map(containers::statistics).collect())))
         }
         "/metrics/snapshot" => {
             let snapshot = context.handle.snapshot().await.map_err(stopping)?;
@@ -68,6 +65,7 @@ pub(super) async fn answer(context: &Context, path: &str, query: Option<&str>) -
         "/files/read" | "/files/read.json" => files::read(context, &query).await,
         "/files/download" | "/files/download.json" => files::download(context, &query).await,
         "/files/debug" | "/files/debug.json" => files::debug(context, &query),
+        "/tepui/v1/pressure" => Ok(query.json(&containers::pressures(context).await?)),
         "/tepui/v1/pulls" => Ok(query.json(&context.backend.pulls())),
         _ => Ok(tepui_api::http::not_found()),
     }

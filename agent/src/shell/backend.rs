@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics};
+use tepui_isolators::cgroups::Pressure;
 
 use crate::core::{Found, Launch};
 
@@ -33,6 +34,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What it uses.
     fn usage(&self, id: ContainerId) -> BoxFuture<'_, Result<ResourceStatistics, String>>;
+
+    /// What it has to wait for. `None` where the kernel does not tell.
+    fn pressure(&self, id: ContainerId) -> BoxFuture<'_, Result<Option<Pressure>, String>>;
 
     /// How it is.
     fn status(&self, id: ContainerId) -> BoxFuture<'_, Result<ContainerStatus, String>>;

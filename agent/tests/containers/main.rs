@@ -6,6 +6,7 @@
 mod harness;
 mod layout;
 mod support;
+mod update;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,11 +14,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
-use support::{Context, exists, on_image, scalar, stderr, stdout, until};
+use support::{Context, cgroup_file, exists, on_image, scalar, stderr, stdout, until};
 use tepui_agent::containerizer::{Found, PrepareError, StartError};
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{CommandInfo, ContainerId, Environment, Volume, environment::Variable};
 use tepui_shim::SignalScope;
+use update::{
+    an_isolator_that_fails_leaves_the_former_resources_in_force, an_update_survives_the_agent,
+    an_update_that_was_begun_is_finished_by_the_next_agent, limits_beyond_the_requests_are_set_and_lifted,
+    limits_change_under_a_busy_process_without_a_pause,
+};
 
 fn main() -> ExitCode {
     let tests: &[harness::Test<Context>] = tests![
@@ -35,6 +41,11 @@ fn main() -> ExitCode {
         cgroups_have_what_was_asked_for,
         usage_and_status_are_told,
         resources_can_change,
+        limits_change_under_a_busy_process_without_a_pause,
+        limits_beyond_the_requests_are_set_and_lifted,
+        an_update_survives_the_agent,
+        an_update_that_was_begun_is_finished_by_the_next_agent,
+        an_isolator_that_fails_leaves_the_former_resources_in_force,
         tmp_is_private,
         an_image_is_the_root,
         an_image_brings_its_user,
@@ -252,15 +263,6 @@ fn too_much_memory_is_told_with_its_reason(context: &Context) {
         assert!(limitation.message.contains("48"), "{}", limitation.message);
         host.no_exit();
     });
-}
-
-fn cgroup_file(context: &Context, id: &str, names: &[&str]) -> String {
-    let found = context
-        .cgroups()
-        .into_iter()
-        .filter(|dir| dir.ends_with(id))
-        .find_map(|dir| names.iter().find_map(|name| fs::read_to_string(dir.join(name)).ok()));
-    found.unwrap_or_else(|| panic!("no cgroup of {id} has one of {names:?}")).trim().to_owned()
 }
 
 fn cgroups_have_what_was_asked_for(context: &Context) {

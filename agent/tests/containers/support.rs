@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tepui_agent::containerizer::{ContainerConfig, Exited, NativeContainerizer, Settings};
+use tepui_agent::containerizer::{ContainerConfig, Exited, MakeIsolator, NativeContainerizer, Settings};
 use tepui_api::v1::container_info::{MesosInfo, Type};
 use tepui_api::v1::value::Scalar;
 use tepui_api::v1::{CommandInfo, ContainerId, ContainerInfo, Image, Resource, image, value};
@@ -76,6 +76,11 @@ impl Context {
     }
 
     pub fn host_with(&self, isolation: &[&str]) -> Host {
+        self.host_with_own(isolation, Vec::new())
+    }
+
+    /// With isolators of the test's own.
+    pub fn host_with_own(&self, isolation: &[&str], own: Vec<MakeIsolator>) -> Host {
         let settings = Settings {
             runtime_dir: self.dir.join("run"),
             work_dir: self.dir.join("work"),
@@ -91,7 +96,7 @@ impl Context {
             shim_patience: std::time::Duration::from_secs(10),
         };
         let zygote = self.zygotes.lock().unwrap().pop().expect("a test has two zygotes");
-        let (containerizer, exits) = NativeContainerizer::new(settings, zygote).unwrap();
+        let (containerizer, exits) = NativeContainerizer::with_isolators(settings, zygote, own).unwrap();
         Host { containerizer, exits: tokio::sync::Mutex::new(exits) }
     }
 
@@ -252,6 +257,16 @@ pub fn stdout(config: &ContainerConfig) -> String {
 
 pub fn stderr(config: &ContainerConfig) -> String {
     fs::read_to_string(config.sandbox.join("stderr")).unwrap()
+}
+
+/// The text of the first of these files that a cgroup of the container has.
+pub fn cgroup_file(context: &Context, id: &str, names: &[&str]) -> String {
+    let found = context
+        .cgroups()
+        .into_iter()
+        .filter(|dir| dir.ends_with(id))
+        .find_map(|dir| names.iter().find_map(|name| fs::read_to_string(dir.join(name)).ok()));
+    found.unwrap_or_else(|| panic!("no cgroup of {id} has one of {names:?}")).trim().to_owned()
 }
 
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -160,6 +160,27 @@ async fn the_state_is_told_in_mesos_older_form() {
     let expected = "executor_id executor_name framework_id source statistics";
     assert_eq!(keys(statistics), expected.split(' ').collect());
     assert_eq!(get(&world, "/containers?container_id=other").await, Json::Array(vec![]));
+    let id = world.container("on").await.value;
+    for (query, count) in [
+        (format!("container_id={id}"), 1),
+        ("framework_id=F".to_owned(), 1),
+        ("framework_id=other".to_owned(), 0),
+        ("framework_id=F&executor_id=on".to_owned(), 1),
+        ("framework_id=F&executor_id=over".to_owned(), 0),
+    ] {
+        let chosen = get(&world, &format!("/containers?{query}")).await;
+        assert_eq!(chosen.as_array().unwrap().len(), count, "{query}");
+    }
+    for query in [format!("container_id={id}&framework_id=F"), "executor_id=on".to_owned()] {
+        let refused = world.client().get(&format!("/containers?{query}")).await.unwrap_err();
+        assert_eq!(status(&refused), 400, "{query}");
+    }
+    let pressure = &get(&world, "/tepui/v1/pressure").await[0];
+    assert_eq!(keys(pressure), "container_id executor_id framework_id pressure".split(' ').collect());
+    let share = serde_json::json!({
+        "avg10_percent": 1.5, "avg60_percent": 0.5, "avg300_percent": 0.25, "total_secs": 2.5,
+    });
+    assert_eq!(pressure["pressure"], serde_json::json!({"cpu": {"some": share}}));
     assert_eq!(get(&world, "/metrics/snapshot").await["slave/registered"], 1.0);
     assert_eq!(get(&world, "/version").await["version"], "1.11.0");
     assert_eq!(get(&world, "/tepui/v1/pulls").await, Json::Array(vec![]));

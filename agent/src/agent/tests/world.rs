@@ -18,6 +18,7 @@ use tepui_api::recordio::{self, Decoder};
 use tepui_api::v1::{
     ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics, TaskState, TaskStatus, task_status::Reason,
 };
+use tepui_isolators::cgroups::{Pressure, Share, Stall};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -286,6 +287,12 @@ impl Backend for Pretended {
 
     fn usage(&self, _: ContainerId) -> BoxFuture<'_, Result<ResourceStatistics, String>> {
         ready(Ok(ResourceStatistics { timestamp: 1.5, mem_rss_bytes: Some(7), ..Default::default() }))
+    }
+
+    fn pressure(&self, _: ContainerId) -> BoxFuture<'_, Result<Option<Pressure>, String>> {
+        let share = Share { avg10: 1.5, avg60: 0.5, avg300: 0.25, total_micros: 2_500_000 };
+        let cpu = Some(Stall { some: share, full: None });
+        ready(Ok(Some(Pressure { cpu, ..Pressure::default() })))
     }
 
     fn status(&self, _: ContainerId) -> BoxFuture<'_, Result<ContainerStatus, String>> {

@@ -13,6 +13,7 @@ mod recover;
 mod shim;
 mod spec;
 mod start;
+mod update;
 mod user;
 
 use std::collections::HashMap;
@@ -21,9 +22,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tepui_api::resources::Resources;
-use tepui_api::v1::{ContainerId, ContainerStatus, Resource, ResourceStatistics};
+use tepui_api::v1::{ContainerId, ContainerStatus, ResourceStatistics};
 use tepui_images::{ImageStore, StoreOptions};
-use tepui_isolators::{Composition, Isolator, Limitation, LimitationSender, Limits};
+use tepui_isolators::cgroups::Pressure;
+use tepui_isolators::{Composition, Isolator, Limitation, LimitationSender};
 use tepui_shim::{SignalScope, Zygote};
 use tokio::sync::{mpsc, watch};
 
@@ -32,6 +34,7 @@ use super::error::SetupError;
 use super::pulls::Pulls;
 use layout::{Dirs, Layout};
 pub use recover::Found;
+use update::Amounts;
 
 /// What the native containerizer is told of the agent.
 #[derive(Debug, Clone)]
@@ -87,7 +90,10 @@ struct Inner {
 
 /// A container that was prepared or found.
 struct Container {
+    /// As it was asked for.
     config: ContainerConfig,
+    /// Its resources as last updated.
+    amounts: Mutex<Amounts>,
     dirs: Dirs,
     /// Held through prepare, start and destroy.
     turn: tokio::sync::Mutex<()>,
@@ -195,7 +201,21 @@ impl NativeContainerizer {
                 tracing::debug!(container = %id, isolator = isolator.name(), %error, "no usage is known");
             }
         }
+        let Amounts { resources, limits } = container.amounts();
+        let by_request = self.inner.settings.isolators.cgroups_enable_cfs;
+        let requests = Resources::from_wire_lossy(&resources);
+        tepui_isolators::fill_limits(&requests, &limits, by_request, &mut statistics);
         Ok(statistics)
+    }
+
+    /// What a container has to wait for. `None` where the kernel does not tell.
+    ///
+    /// # Errors
+    /// When there is no such container, or its cgroup cannot be read.
+    pub fn pressure(&self, id: &ContainerId) -> Result<Option<Pressure>, String> {
+        self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
+        let Some(cgroups) = &self.inner.composition.cgroups else { return Ok(None) };
+        cgroups.pressure(id).map_err(|error| error.to_string())
     }
 
     /// How a container is.
@@ -221,26 +241,6 @@ impl NativeContainerizer {
         }
         Ok(status)
     }
-
-    /// Gives a container other resources.
-    ///
-    /// # Errors
-    /// When there is no such container, or an isolator fails.
-    pub async fn update(
-        &self,
-        id: &ContainerId,
-        resources: &[Resource],
-        limits: &Limits,
-    ) -> Result<(), String> {
-        let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
-        let requests = Resources::from_wire_lossy(resources);
-        let _turn = container.calls.lock().await;
-        for isolator in &self.inner.composition.isolators {
-            let updated = isolator.update(id, &requests, limits).await;
-            updated.map_err(|error| format!("isolator '{}' failed: {error}", isolator.name()))?;
-        }
-        Ok(())
-    }
 }
 
 impl Inner {
@@ -255,8 +255,10 @@ impl Inner {
 
 impl Container {
     fn new(config: ContainerConfig, dirs: Dirs) -> Self {
+        let amounts = Amounts { resources: config.resources.clone(), limits: config.limits.clone() };
         Self {
             config,
+            amounts: Mutex::new(amounts),
             dirs,
             turn: tokio::sync::Mutex::default(),
             calls: tokio::sync::Mutex::default(),

@@ -68,7 +68,7 @@ impl Inner {
     async fn contributions(&self, container: &Container) -> Result<Contribution, PrepareError> {
         let spec = spec::base(&container.config).map_err(|error| PrepareError::Spec(error.to_string()))?;
         let mut contribution = Contribution { spec, ..Contribution::default() };
-        let context = container.config.context();
+        let context = container.context();
         let _turn = container.calls.lock().await;
         for isolator in &self.composition.isolators {
             isolator

@@ -75,6 +75,7 @@ impl NativeContainerizer {
         let patience = self.inner.settings.shim_patience;
         let looks = containers.map(|container| async move {
             let trace = trace(&container.dirs.runtime, patience).await?;
+            container.recall();
             Ok::<_, RecoverError>((container, trace))
         });
         let traces: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
@@ -90,7 +91,11 @@ impl NativeContainerizer {
         for (container, trace) in traces {
             let id = container.id().clone();
             self.inner.containers().insert(id.clone(), Arc::clone(&container));
-            found.insert(id, self.inner.take_over(container, trace).await);
+            let what = self.inner.take_over(Arc::clone(&container), trace).await;
+            if matches!(what, Found::Running { .. }) && container.is_unsettled() {
+                self.inner.settle(&container).await;
+            }
+            found.insert(id, what);
         }
         Ok(found)
     }
@@ -167,7 +172,7 @@ impl Inner {
                 Trace::Exited { .. } | Trace::Unanswered => Some((container, None)),
                 Trace::Nothing => None,
             })
-            .map(|(container, pid)| Recovered { context: container.config.context(), pid })
+            .map(|(container, pid)| Recovered { context: container.context(), pid })
             .collect();
         let orphans: Vec<ContainerId> = orphans.iter().map(|orphan| orphan.id().clone()).collect();
         for isolator in &self.composition.isolators {
