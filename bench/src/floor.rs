@@ -23,7 +23,7 @@ pub fn measure(times: usize, report: &mut Report) -> anyhow::Result<()> {
         bail!("--floor needs root: containers are made on this machine");
     }
     let dir = Scratch::new()?;
-    let figures = figures_of_child(&dir.0, times)?;
+    let figures = figures_of_child(&dir.0, times, true)?;
     let sums = |steps: std::ops::Range<usize>| -> Vec<Duration> {
         let micros = |row: &[u64; 4]| row[steps.clone()].iter().sum();
         figures.libcontainer.iter().map(|row| Duration::from_micros(micros(row))).collect()
@@ -35,6 +35,16 @@ pub fn measure(times: usize, report: &mut Report) -> anyhow::Result<()> {
         None => eprintln!("runc is not installed: its row is left out"),
     }
     Ok(())
+}
+
+/// Bare libcontainer alone: the steps create, start, wait and delete of each container.
+///
+/// # Errors
+/// When a container cannot be run.
+pub fn libcontainer(times: usize) -> anyhow::Result<Vec<[Duration; 4]>> {
+    let dir = Scratch::new()?;
+    let figures = figures_of_child(&dir.0, times, false)?;
+    Ok(figures.libcontainer.into_iter().map(|row| row.map(Duration::from_micros)).collect())
 }
 
 /// What the child has measured, in microseconds.
@@ -65,10 +75,11 @@ impl Drop for Scratch {
 }
 
 /// In a process of its own, since it enters a mount namespace: this binary again, with [`CHILD`] set.
-fn figures_of_child(dir: &Path, times: usize) -> anyhow::Result<Figures> {
+fn figures_of_child(dir: &Path, times: usize, with_runc: bool) -> anyhow::Result<Figures> {
     let output = Command::new(std::env::current_exe()?)
         .env(CHILD, dir)
         .env(CHILD_TIMES, times.to_string())
+        .envs(with_runc.then_some((CHILD_RUNC, "1")))
         .stderr(Stdio::inherit())
         .output()
         .context("cannot start the process that measures the floor")?;
@@ -81,6 +92,8 @@ fn figures_of_child(dir: &Path, times: usize) -> anyhow::Result<Figures> {
 /// Tells a new process of this binary that it is to measure libcontainer, and where.
 const CHILD: &str = "TEPUI_BENCH_FLOOR_DIR";
 const CHILD_TIMES: &str = "TEPUI_BENCH_FLOOR_TIMES";
+/// Set if runc is to be measured too, where it is installed.
+const CHILD_RUNC: &str = "TEPUI_BENCH_FLOOR_RUNC";
 
 /// When this process is the child that measures: does so, prints the times and returns true.
 ///
@@ -97,8 +110,10 @@ pub fn child() -> anyhow::Result<bool> {
         let t = tepui_shim::bare_container_cycle(dir, &format!("tepui-bench-{}-{n}", std::process::id()))?;
         libcontainer.push([t.create, t.start, t.wait, t.delete].map(micros));
     }
-    let version = Command::new("runc").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let runc = version.is_ok().then(|| runc(dir, times)).transpose()?;
+    let version =
+        || Command::new("runc").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let wanted = std::env::var_os(CHILD_RUNC).is_some();
+    let runc = (wanted && version().is_ok()).then(|| runc(dir, times)).transpose()?;
     let runc = runc.map(|times| times.into_iter().map(micros).collect());
     println!("{}", serde_json::to_string(&Figures { libcontainer, runc })?);
     Ok(true)

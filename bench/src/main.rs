@@ -3,12 +3,17 @@
 //! `tepui-bench load` is a plain v1 framework, so that it runs against any Mesos-compatible master: it
 //! launches tasks one by one for latencies ([`load::Latencies`]) and many at a time for throughput
 //! ([`load::Throughput`]). `--floor` measures, in the same run, bare `libcontainer` and `runc run`
-//! ([`floor`]). `--restart` kills an agent under many containers and times how soon it is back ([`restart`]). A table goes to stdout, JSON to `--json`. Figures are printed, never asserted.
+//! ([`floor`]). `--restart` kills an agent under many containers and times how soon it is back ([`restart`]). `--usage` asks an agent
+//! with many idle containers what they use, and looks at what each costs ([`usage`]). `--isolators` launches containers with each isolator
+//! in turn ([`isolators`]). A table goes to stdout, JSON to `--json`. Figures are printed, never asserted.
 
 mod floor;
+mod idle;
+mod isolators;
 mod load;
 mod report;
 mod restart;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -48,6 +53,12 @@ struct Args {
     /// Instead of loading the master: kill and restart an agent of its under so many containers
     #[arg(long, value_name = "CONTAINERS", default_value_t = 0, requires_all = ["agent", "master"])]
     restart: usize,
+    /// Instead of loading the master: ask an agent of its with so many idle containers what they use
+    #[arg(long, value_name = "CONTAINERS", default_value_t = 0, requires_all = ["agent", "master"])]
+    usage: usize,
+    /// Launch so many containers with each isolator, without any master (needs root)
+    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    isolators: usize,
     /// The program that starts that agent and stays it, printing where it listens; needs room for all containers
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
@@ -60,7 +71,7 @@ struct Args {
 }
 
 fn main() -> anyhow::Result<()> {
-    if floor::child()? {
+    if floor::child()? || isolators::child()? {
         return Ok(());
     }
     let args = Args::parse();
@@ -68,7 +79,13 @@ fn main() -> anyhow::Result<()> {
     if args.floor > 0 {
         floor::measure(args.floor, &mut report)?;
     }
-    if let (Some(master), Some(agent), 1..) = (&args.master, &args.agent, args.restart) {
+    if args.isolators > 0 {
+        isolators::measure(args.isolators, &mut report)?;
+    }
+    if let (Some(master), Some(agent), 1..) = (&args.master, &args.agent, args.usage) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(usage::measure(master, agent, args.usage, &mut report))?;
+    } else if let (Some(master), Some(agent), 1..) = (&args.master, &args.agent, args.restart) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(restart::measure(master, agent, args.restart, args.turns, &mut report))?;
     } else if let Some(master) = &args.master {

@@ -10,6 +10,28 @@ use serde::Serialize;
 pub struct Report {
     latencies: Vec<Latency>,
     rates: Vec<Rate>,
+    figures: Vec<Figure>,
+    isolators: Vec<Isolated>,
+}
+
+/// What containers with an isolator take, as medians in milliseconds.
+#[derive(Debug, Serialize)]
+struct Isolated {
+    what: String,
+    samples: usize,
+    launch_ms: f64,
+    cycle_ms: f64,
+    launch_times_floor: f64,
+    cycle_times_floor: f64,
+    cycle_p99_ms: f64,
+}
+
+/// Any other figure.
+#[derive(Debug, Serialize)]
+struct Figure {
+    what: String,
+    value: f64,
+    unit: &'static str,
 }
 
 /// How long something took, in milliseconds.
@@ -58,12 +80,50 @@ impl Report {
         });
     }
 
+    /// Adds the table of isolators: the floor's launches and whole cycles, and those of each row.
+    pub fn isolators(
+        &mut self,
+        floor_launch: &[Duration],
+        floor_cycle: &[Duration],
+        rows: impl IntoIterator<Item = (String, Vec<Duration>, Vec<Duration>)>,
+    ) {
+        let floor = [median(floor_launch), median(floor_cycle)];
+        let first = (FLOOR.to_owned(), floor_launch.to_vec(), floor_cycle.to_vec());
+        for (what, launch, cycle) in std::iter::once(first).chain(rows) {
+            let (launch_ms, cycle_ms) = (median(&launch), median(&cycle));
+            self.isolators.push(Isolated {
+                what,
+                samples: launch.len(),
+                launch_ms,
+                cycle_ms,
+                launch_times_floor: launch_ms / floor[0],
+                cycle_times_floor: cycle_ms / floor[1],
+                cycle_p99_ms: at(&cycle, 0.99),
+            });
+        }
+    }
+
+    /// Adds a row of something else.
+    pub fn figure(&mut self, what: impl Into<String>, value: f64, unit: &'static str) {
+        self.figures.push(Figure { what: what.into(), value, unit });
+    }
+
     /// Adds a row of throughput.
     #[expect(clippy::cast_precision_loss, reason = "a count of tasks")]
     pub fn rate(&mut self, what: impl Into<String>, count: usize, time: Duration) {
         let seconds = time.as_secs_f64();
         self.rates.push(Rate { what: what.into(), count, seconds, per_second: count as f64 / seconds });
     }
+}
+
+fn median(samples: &[Duration]) -> f64 {
+    at(samples, 0.5)
+}
+
+fn at(samples: &[Duration], share: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort();
+    milliseconds(sorted.get(place(sorted.len(), share)).copied())
 }
 
 fn milliseconds(duration: Option<Duration>) -> f64 {
@@ -103,6 +163,32 @@ impl fmt::Display for Report {
         }
         for r in &self.rates {
             writeln!(f, "{:<54} {:>6} {:>9.2} {:>9.1}", r.what, r.count, r.seconds, r.per_second)?;
+        }
+        if !self.isolators.is_empty() {
+            writeln!(
+                f,
+                "{:<48} {:>5} {:>9} {:>8} {:>9} {:>8} {:>9}",
+                "median [ms]", "n", "launch", "× floor", "cycle", "× floor", "p99"
+            )?;
+        }
+        for i in &self.isolators {
+            writeln!(
+                f,
+                "{:<48} {:>5} {:>9.2} {:>8.2} {:>9.2} {:>8.2} {:>9.2}",
+                i.what,
+                i.samples,
+                i.launch_ms,
+                i.launch_times_floor,
+                i.cycle_ms,
+                i.cycle_times_floor,
+                i.cycle_p99_ms
+            )?;
+        }
+        if !self.figures.is_empty() {
+            writeln!(f, "{:<60} {:>12}", "figures", "")?;
+        }
+        for figure in &self.figures {
+            writeln!(f, "{:<60} {:>12.2} {}", figure.what, figure.value, figure.unit)?;
         }
         Ok(())
     }
