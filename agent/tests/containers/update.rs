@@ -9,7 +9,7 @@ use tepui_api::resources::Resources;
 use tepui_api::v1::{ContainerId, Resource};
 use tepui_isolators::{Answer, Isolator, IsolatorError, Limits, Recovered, done};
 
-use crate::support::{Context, Host, cgroup_file, scalar, stderr, stdout, until};
+use crate::support::{Context, DEADLINE, Host, cgroup_file, scalar, stderr, stdout, until};
 
 const ISOLATION: [&str; 5] = ["cgroups/cpu", "cgroups/mem", "disk/du", "filesystem/linux", "namespaces/pid"];
 
@@ -113,10 +113,12 @@ pub fn limits_change_under_a_busy_process_without_a_pause(context: &Context) {
             assert_eq!(now, (weight(cpus), cpus as i64 * 100_000, mem, mem));
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        // Waiting that is under way is not in the sum yet, so one look in which the program runs is what counts.
+        // Waiting that is under way is not in the sum yet: one look while the program runs is what counts.
+        let enough = Duration::from_millis(100);
         let mut lost = Duration::MAX;
         let mut given_up = 0;
-        for _ in 0..100 {
+        let looks = Instant::now();
+        while lost > enough && looks.elapsed() < DEADLINE / 3 {
             let (wall, after) = (began.elapsed(), scheduled(pid));
             lost = lost.min(wall.saturating_sub(after.0 - before.0));
             given_up = after.1 - before.1;
@@ -130,7 +132,7 @@ pub fn limits_change_under_a_busy_process_without_a_pause(context: &Context) {
         println!("200 updates: {} rounds, longest gap {} ms by the program's clock; {lost:?} neither running nor ready, {given_up} times given up", own[0], own[1] * 10);
         // A pause for each update would have it give up the CPU 200 times. A busy neighbour may take the CPU for a while, but makes nobody give up.
         assert!(given_up < 20, "the program was stopped {given_up} times");
-        assert!(lost < Duration::from_millis(200), "the program could not run for {lost:?}");
+        assert!(lost <= enough, "the program could not run for {lost:?}");
         assert!(own[1] < 200, "no round for {} ms", own[1] * 10);
         host.containerizer.destroy(&config.container_id).await.unwrap();
     });
