@@ -1,4 +1,4 @@
-"""The virtual machine: how fast it is, its disks, and one run of it under a deadline."""
+"""The virtual machine: what runs its processor, its disks, and one run of it under a deadline."""
 
 import dataclasses
 import os
@@ -19,22 +19,14 @@ KERNEL_ARGUMENTS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Accelerator:
-    """How the processor is had, and by how much deadlines of tests are stretched for it."""
-
-    arguments: tuple
-    patience: int
-    text: str
+# By how much deadlines of tests are stretched. With KVM that is more than needed, and costs only a test that fails.
+PATIENCE = 10
 
 
-def accelerator(emulate):
-    """KVM where the processor has it (a /dev/kvm alone may be one that only boots kernels made for it), emulation elsewhere."""
+def virtualizes():
+    """Whether the processor does it. A /dev/kvm alone says little: there are some that boot only kernels made for them."""
     flags = re.search(r"^flags\s*:(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    virtualizes = flags and {"vmx", "svm"} & set(flags.group(1).split())
-    if virtualizes and os.access("/dev/kvm", os.W_OK) and not emulate:
-        return Accelerator(("-accel", "kvm", "-cpu", "host"), 2, "KVM")
-    return Accelerator(("-accel", "tcg,thread=multi", "-cpu", "max"), 10, "emulated")
+    return bool(flags and {"vmx", "svm"} & set(flags.group(1).split())) and os.access("/dev/kvm", os.W_OK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +50,12 @@ def empty_disk(path):
     return path
 
 
-def boot(linux, initramfs, disks, accelerator, log, deadline):
+def boot(linux, initramfs, disks, emulate, log, deadline):
     """Runs the machine to its end, and shows what its tests print; a reason when the end was not its own."""
+    kvm = [] if emulate else ["-accel", "kvm"]
     words = [
         # It ends with this process, however that ends.
-        "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *accelerator.arguments, "-smp", "2", "-m", str(MEMORY_MB),
+        "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *kvm, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MB),
         "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config",
         "-kernel", str(linux.image), "-initrd", str(initramfs), "-append", KERNEL_ARGUMENTS,
         # The first serial port is the kernel's, the second the tests'.

@@ -38,21 +38,21 @@ def arguments(words):
     return parser.parse_known_args(words)
 
 
-def command(options, words, accelerator):
+def command(options, words):
     """The shell line that the machine runs, in tests/e2e."""
     if options.sh:
         return options.sh
     words = [word.removeprefix("tests/e2e/") for word in words]
     if not any(word.split("::")[0].endswith(".py") or (REPOSITORY / "tests/e2e" / word).is_dir() for word in words):
         words = [test for test in TESTS if (REPOSITORY / "tests/e2e" / test).exists()] + words
-    pytest = [sys.executable, "-m", "pytest", "-q", "-o", f"timeout={180 * accelerator.patience}", "--junitxml=/results/junit.xml"]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-o", f"timeout={180 * machine.PATIENCE}", "--junitxml=/results/junit.xml"]
     # Two processors, and tests that wait half of their time.
     return shlex.join([*pytest, "-n", "3", "--dist", "worksteal", *words])
 
 
-def environment(accelerator):
+def environment():
     passed_on = {name: os.environ[name] for name in ("RUST_LOG",) if name in os.environ}
-    return {"TEPUI_TEST_PATIENCE": str(accelerator.patience), **passed_on}
+    return {"TEPUI_TEST_PATIENCE": str(machine.PATIENCE), **passed_on}
 
 
 def binary():
@@ -77,19 +77,19 @@ def main():
     if os.geteuid() != 0:
         sys.exit("tests/vm/run: not root: files in the machine would have the wrong owners")
     CACHE.mkdir(parents=True, exist_ok=True)
-    accelerator = machine.accelerator(options.emulate)
+    emulate = options.emulate or not machine.virtualizes()
     with tempfile.TemporaryDirectory(prefix="tepui-vm-") as scratch:
         scratch = pathlib.Path(scratch)
         linux = kernel.obtain(CACHE)
         disks = machine.Disks(
             root=image.root(CACHE, linux, sys.executable),
-            run=image.run(scratch, REPOSITORY, binary(), command(options, words, accelerator), environment(accelerator), options.add),
+            run=image.run(scratch, REPOSITORY, binary(), command(options, words), environment(), options.add),
             results=machine.empty_disk(scratch / "results.disk"),
         )
         initramfs = image.initramfs(scratch, linux)
-        say(f"Linux {linux.version}, cgroup v2, {accelerator.text}; prepared in {time.monotonic() - begin:.1f} s")
+        say(f"Linux {linux.version}, cgroup v2, processor {'emulated' if emulate else 'by KVM'}; prepared in {time.monotonic() - begin:.1f} s")
         log = scratch / "kernel.log"
-        reason = machine.boot(linux, initramfs, disks, accelerator, log, options.deadline)
+        reason = machine.boot(linux, initramfs, disks, emulate, log, options.deadline)
         results = pathlib.Path(options.results or scratch / "results")
         complete = unpack(disks.results, results)
         shutil.copy(log, results)
