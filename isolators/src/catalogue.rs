@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::builtin;
 use crate::cgroups::{CgroupError, Cgroups, Controller, Hierarchies};
-use crate::compose::{BuildError, Composition, Settings};
+use crate::compose::{BuildError, Composition, MakeError, Settings};
 use crate::isolator::{Isolator, LimitationSender};
 
 /// What a built-in isolator is made from.
@@ -27,7 +27,7 @@ impl Parts<'_> {
     }
 }
 
-type Make = fn(&Parts) -> Result<Arc<dyn Isolator>, CgroupError>;
+type Make = fn(&Parts) -> Result<Arc<dyn Isolator>, MakeError>;
 
 /// What stands behind a name.
 enum Entry {
@@ -121,7 +121,8 @@ pub(crate) fn compose(
     settings: &Settings,
     limitations: &LimitationSender,
 ) -> Result<Composition, BuildError> {
-    let hierarchies = Hierarchies::detect().map_err(|error| BuildError::Host("cgroups".to_owned(), error))?;
+    let hierarchies =
+        Hierarchies::detect().map_err(|error| BuildError::Host("cgroups".to_owned(), error.into()))?;
     let names = resolve(names, &hierarchies)?;
     check(&names)?;
     let cgroups = cgroups(&names, hierarchies, &settings.cgroups_root)?;
@@ -135,7 +136,7 @@ pub(crate) fn compose(
         if let Entry::Here { make, .. } = entry
             && names.contains(*name)
         {
-            isolators.push(make(&parts).map_err(|error| BuildError::Host((*name).to_owned(), error))?);
+            isolators.push(make(&parts).map_err(|error| error.of(name))?);
         }
     }
     Ok(Composition::new(isolators, parts.cgroups, names))
@@ -222,7 +223,7 @@ fn cgroups(
             for &controller in *controllers {
                 if hierarchies.with(controller).is_none() {
                     let error = CgroupError::NoController(controller.v1_name());
-                    return Err(BuildError::Host((*name).to_owned(), error));
+                    return Err(BuildError::Host((*name).to_owned(), error.into()));
                 }
                 needed.push(controller);
             }
@@ -237,6 +238,6 @@ fn cgroups(
             tracing::warn!(%error, "Containers have no cgroup to be killed by, as none can be made.");
             Ok(None)
         }
-        Err(error) => Err(BuildError::Host("cgroups".to_owned(), error)),
+        Err(error) => Err(BuildError::Host("cgroups".to_owned(), error.into())),
     }
 }

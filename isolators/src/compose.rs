@@ -82,7 +82,34 @@ pub enum BuildError {
     Needs(String, &'static str),
     /// The host lacks what one needs.
     #[error("isolator '{0}' cannot work on this host: {1}")]
-    Host(String, CgroupError),
+    Host(String, MakeError),
+    /// A flag of one is wrong, or goes ill with another.
+    #[error("isolator '{0}' cannot be set up: {1}")]
+    Setting(String, String),
+}
+
+/// Why one isolator cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// The host's cgroups cannot be used.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The host lacks something else; the text says what, and how it is had.
+    #[error("{0}")]
+    Host(String),
+    /// A flag is wrong; the text names it and says what would be right.
+    #[error("{0}")]
+    Setting(String),
+}
+
+impl MakeError {
+    /// The same of the isolator with this name.
+    pub(crate) fn of(self, name: &str) -> BuildError {
+        match self {
+            MakeError::Setting(text) => BuildError::Setting(name.to_owned(), text),
+            lacking => BuildError::Host(name.to_owned(), lacking),
+        }
+    }
 }
 
 impl Composition {

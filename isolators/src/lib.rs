@@ -17,7 +17,7 @@ mod isolator;
 
 pub use builtin::amounts::fill_limits;
 pub use catalogue::known;
-pub use compose::{BuildError, Composition, Settings, build};
+pub use compose::{BuildError, Composition, MakeError, Settings, build};
 pub use isolator::{
     Answer, BindMount, BoxFuture, ContainerContext, ContainerId, Contribution, Isolator, IsolatorError,
     Limitation, LimitationSender, Limits, Recovered, done,

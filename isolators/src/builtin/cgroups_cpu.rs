@@ -26,6 +26,7 @@ use super::table::Table;
 use crate::catalogue::Parts;
 use crate::cgroups::files::{read_keyed, write};
 use crate::cgroups::{CgroupError, Cgroups, Controller, Version};
+use crate::compose::MakeError;
 use crate::isolator::{
     Answer, ContainerContext, ContainerId, Contribution, Isolator, IsolatorError, Limits, Recovered, done,
 };
@@ -50,7 +51,7 @@ struct CgroupsCpu {
     count: bool,
 }
 
-pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, CgroupError> {
+pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
     let cgroups = parts.cgroups()?;
     if parts.settings.cgroups_enable_cfs {
         let (dir, version) = cgroups.root(Controller::Cpu)?;

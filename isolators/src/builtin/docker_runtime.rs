@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use crate::catalogue::Parts;
-use crate::cgroups::CgroupError;
+use crate::compose::MakeError;
 use crate::isolator::Isolator;
 
 struct DockerRuntime;
 
-pub(crate) fn make(_: &Parts) -> Result<Arc<dyn Isolator>, CgroupError> {
+pub(crate) fn make(_: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
     Ok(Arc::new(DockerRuntime))
 }
 

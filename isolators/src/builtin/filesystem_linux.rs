@@ -9,12 +9,12 @@ use oci_spec::runtime::LinuxNamespaceType;
 
 use super::own_namespace;
 use crate::catalogue::Parts;
-use crate::cgroups::CgroupError;
+use crate::compose::MakeError;
 use crate::isolator::{Answer, ContainerContext, Contribution, Isolator, done};
 
 struct FilesystemLinux;
 
-pub(crate) fn make(_: &Parts) -> Result<Arc<dyn Isolator>, CgroupError> {
+pub(crate) fn make(_: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
     Ok(Arc::new(FilesystemLinux))
 }
 

@@ -19,7 +19,7 @@ use tepui_api::v1::linux_info::IpcMode;
 
 use super::{own_namespace, shared_namespace};
 use crate::catalogue::Parts;
-use crate::cgroups::CgroupError;
+use crate::compose::MakeError;
 use crate::isolator::{Answer, BindMount, ContainerContext, Contribution, Isolator, IsolatorError, done};
 
 const SHM: &str = "/dev/shm";
@@ -31,7 +31,7 @@ struct NamespacesIpc {
     default_size: Option<u64>,
 }
 
-pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, CgroupError> {
+pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
     Ok(Arc::new(NamespacesIpc {
         own_at_top: parts.settings.disallow_sharing_agent_ipc_namespace,
         default_size: parts.settings.default_container_shm_size,

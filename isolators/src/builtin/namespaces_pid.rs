@@ -10,7 +10,7 @@ use oci_spec::runtime::LinuxNamespaceType;
 
 use super::{own_namespace, shared_namespace};
 use crate::catalogue::Parts;
-use crate::cgroups::CgroupError;
+use crate::compose::MakeError;
 use crate::isolator::{Answer, ContainerContext, Contribution, Isolator, IsolatorError, done};
 
 struct NamespacesPid {
@@ -18,7 +18,7 @@ struct NamespacesPid {
     own_at_top: bool,
 }
 
-pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, CgroupError> {
+pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
     Ok(Arc::new(NamespacesPid { own_at_top: parts.settings.disallow_sharing_agent_pid_namespace }))
 }
 

@@ -11,7 +11,7 @@ use super::amounts::Cpus;
 use super::proc_tree;
 use super::table::Table;
 use crate::catalogue::Parts;
-use crate::cgroups::CgroupError;
+use crate::compose::MakeError;
 use crate::isolator::{
     Answer, ContainerContext, ContainerId, Contribution, Isolator, IsolatorError, Limits, Recovered, done,
 };
@@ -22,7 +22,7 @@ struct PosixCpu {
     limit_by_request: bool,
 }
 
-pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, CgroupError> {
+pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
     let limit_by_request = parts.settings.cgroups_enable_cfs;
     Ok(Arc::new(PosixCpu { containers: Table::default(), limit_by_request }))
 }

@@ -11,7 +11,7 @@ use super::amounts::Memory;
 use super::proc_tree;
 use super::table::Table;
 use crate::catalogue::Parts;
-use crate::cgroups::CgroupError;
+use crate::compose::MakeError;
 use crate::isolator::{
     Answer, ContainerContext, ContainerId, Contribution, Isolator, IsolatorError, Limits, Recovered, done,
 };
@@ -20,7 +20,7 @@ struct PosixMem {
     containers: Table<(Memory, Option<u32>)>,
 }
 
-pub(crate) fn make(_: &Parts) -> Result<Arc<dyn Isolator>, CgroupError> {
+pub(crate) fn make(_: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
     Ok(Arc::new(PosixMem { containers: Table::default() }))
 }
 

@@ -32,6 +32,7 @@ use super::amounts::{Hard, Memory, host_memory};
 use super::table::Table;
 use crate::catalogue::Parts;
 use crate::cgroups::{CgroupError, Cgroups, Controller, Version};
+use crate::compose::MakeError;
 use crate::isolator::{
     Answer, ContainerContext, ContainerId, Contribution, Isolator, IsolatorError, Limitation, Limits,
     Recovered, done,
@@ -64,7 +65,7 @@ struct CgroupsMem {
     limit_swap: bool,
 }
 
-pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, CgroupError> {
+pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
     let cgroups = parts.cgroups()?;
     let limit_swap = parts.settings.cgroups_limit_swap;
     if limit_swap {

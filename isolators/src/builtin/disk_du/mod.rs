@@ -19,7 +19,7 @@ use tepui_api::resources::Resources;
 use tepui_api::v1::{DiskStatistics, ResourceStatistics};
 
 use crate::catalogue::Parts;
-use crate::cgroups::CgroupError;
+use crate::compose::MakeError;
 use crate::isolator::{
     Answer, ContainerContext, ContainerId, Contribution, Isolator, IsolatorError, Limitation, Limits,
     Recovered, done,
@@ -31,7 +31,7 @@ struct DiskDu {
     watch: Watch,
 }
 
-pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, CgroupError> {
+pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
     let settings = parts.settings;
     let enforce = settings.enforce_container_disk_quota.then(|| parts.limitations.clone());
     Ok(Arc::new(DiskDu { watch: Watch::new(settings.container_disk_watch_interval, enforce) }))
