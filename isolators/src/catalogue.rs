@@ -95,7 +95,7 @@ const CATALOGUE: &[(&str, Entry)] = &[
     ("gpu/nvidia", Entry::MesosOnly),
     ("network/cni", Entry::MesosOnly),
     ("network/port_mapping", Entry::MesosOnly),
-    ("network/ports", Entry::MesosOnly),
+    ("network/ports", here(builtin::network_ports::make)),
     ("environment_secret", Entry::MesosOnly),
 ];
 

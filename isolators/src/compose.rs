@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::builtin::network_ports::NetworkPortsSettings;
 use crate::cgroups::{CgroupError, Cgroups};
 use crate::isolator::{Isolator, LimitationSender};
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub disallow_sharing_agent_ipc_namespace: bool,
     /// `--default_container_shm_size`: bytes of `/dev/shm`; absent: half of the memory, as is the kernel's default.
     pub default_container_shm_size: Option<u64>,
+    /// The flags of `network/ports`.
+    pub network_ports: NetworkPortsSettings,
 }
 
 /// Mesos' defaults.
@@ -47,6 +50,7 @@ impl Default for Settings {
             disallow_sharing_agent_pid_namespace: false,
             disallow_sharing_agent_ipc_namespace: false,
             default_container_shm_size: None,
+            network_ports: NetworkPortsSettings::default(),
         }
     }
 }

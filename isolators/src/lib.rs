@@ -16,6 +16,7 @@ mod compose;
 mod isolator;
 
 pub use builtin::amounts::fill_limits;
+pub use builtin::network_ports::NetworkPortsSettings;
 pub use catalogue::known;
 pub use compose::{BuildError, Composition, MakeError, Settings, build};
 pub use isolator::{

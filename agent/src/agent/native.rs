@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use tepui_api::resources::Resources;
 use tepui_images::{RegistryLocation, StoreOptions};
+use tepui_isolators::NetworkPortsSettings;
 
 use super::StartError;
 use crate::containerizer::native;
 use crate::flags::Settings;
+use crate::resources;
 
 /// How long a shim may take to answer, at least. Mesos' two seconds are for executors, which are the frameworks'; that shims are
 /// slow on a machine that is busy is no reason to lose tasks.
@@ -15,7 +18,7 @@ const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 /// What the containerizer is told.
 ///
 /// # Errors
-/// When `--docker_registry` is wrong.
+/// When `--docker_registry` or `--resources` is wrong.
 pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartError> {
     let names = settings.isolation.split(',').map(str::trim).filter(|name| !name.is_empty());
     Ok(native::Settings {
@@ -33,6 +36,7 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
             disallow_sharing_agent_pid_namespace: settings.disallow_sharing_agent_pid_namespace,
             disallow_sharing_agent_ipc_namespace: settings.disallow_sharing_agent_ipc_namespace,
             default_container_shm_size: settings.default_container_shm_size.map(|size| size.0),
+            network_ports: network_ports(settings)?,
         },
         image_store_dir: settings.docker_store_dir.clone(),
         image_options: StoreOptions {
@@ -41,5 +45,18 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
         },
         sandbox_directory: settings.sandbox_directory.clone(),
         shim_patience: settings.executor_reregistration_timeout.0.max(SHIM_PATIENCE),
+    })
+}
+
+fn network_ports(settings: &Settings) -> Result<NetworkPortsSettings, StartError> {
+    let flags = &settings.ports;
+    let offered =
+        resources::detect(settings.resources.as_deref(), &settings.default_role, &settings.work_dir)?;
+    Ok(NetworkPortsSettings {
+        watch_interval: flags.container_ports_watch_interval.0,
+        enforce: flags.enforce_container_ports,
+        agent_range_only: flags.check_agent_port_range_only,
+        isolated_range: flags.container_ports_isolated_range.as_ref().map(|ports| ports.0.clone()),
+        agent_ports: Resources::from_wire_lossy(&offered).ports().unwrap_or_default(),
     })
 }

@@ -22,10 +22,7 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("cgroups_hierarchy", "cgroups are used where the system has mounted them"),
     ("cgroups_net_cls_primary_handle", NET_CLS),
     ("cgroups_net_cls_secondary_handles", NET_CLS),
-    ("check_agent_port_range_only", PORTS),
     ("container_logger", MODULES),
-    ("container_ports_isolated_range", PORTS),
-    ("container_ports_watch_interval", PORTS),
     ("credential", AUTHENTICATION),
     ("csi_plugin_config_dir", PROVIDERS),
     ("default_container_dns", NETWORKS),
@@ -50,7 +47,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("egress_rate_limit_per_container", PORT_MAPPING),
     ("egress_rate_per_cpu", PORT_MAPPING),
     ("egress_unique_flow_per_container", PORT_MAPPING),
-    ("enforce_container_ports", PORTS),
     ("ephemeral_ports_per_container", PORT_MAPPING),
     ("eth0_name", PORT_MAPPING),
     ("executor_registration_timeout", EXECUTORS),
@@ -141,7 +137,6 @@ const NETWORKS: &str = "networks of containers are not built yet: they share the
 const NET_CLS: &str = "the isolator cgroups/net_cls is not built yet";
 const OVERSUBSCRIPTION: &str = "oversubscription is not built yet";
 const PERF: &str = "the isolator cgroups/perf_event is not built yet";
-const PORTS: &str = "the isolator network/ports is not built yet";
 const PORT_MAPPING: &str = "network isolation by port mapping is not built";
 const PROVIDERS: &str = "resource providers and CSI are not built yet";
 const SECCOMP: &str = "the isolator linux/seccomp is not built yet";

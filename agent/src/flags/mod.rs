@@ -5,6 +5,7 @@
 //! are in [`NOT_IMPLEMENTED`], so that they can be refused with the reason.
 
 mod absent;
+pub mod ports;
 mod values;
 
 use std::net::Ipv4Addr;
@@ -210,6 +211,10 @@ pub struct Settings {
           action = ArgAction::Set, help_heading = "Disk")]
     pub enforce_container_disk_quota: bool,
 
+    /// Ports that containers listen on
+    #[command(flatten)]
+    pub ports: ports::PortFlags,
+
     /// How long sandboxes are kept after their tasks; shorter when the disk fills
     #[arg(long = "gc_delay", value_name = "DURATION", default_value = "1weeks", help_heading = "Disk")]
     pub gc_delay: Duration,
@@ -327,7 +332,10 @@ impl Settings {
             ("work_dir", path(&self.work_dir)),
             ("zk_session_timeout", text(&self.zk_session_timeout)),
         ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        let all = all.into_iter().chain(self.ports.table());
+        let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
+        table.sort_unstable();
+        table
     }
 
     /// Without the password of an ensemble.
@@ -421,6 +429,7 @@ mod tests {
             ("--zk_session_timeout=100ms", "between 1secs and 10mins"),
             ("--executor_reregistration_timeout=1mins", "at most 15secs"),
             ("--executor_environment_variables={\"A\":1}", "strings"),
+            ("--container_ports_isolated_range=31000-32000", "a list of ports such as"),
         ] {
             let error = parse(&[flag]).unwrap_err();
             assert!(error.contains(words), "{flag}: {error}");
@@ -433,6 +442,7 @@ mod tests {
             "--advertise_ip=10.0.0.1",
             "--advertise_port=1",
             "--attributes=a:b",
+            "--container_ports_isolated_range=[1-2]",
             "--default_container_shm_size=64MB",
             "--executor_environment_variables={\"A\":\"b\"}",
             "--hostname=h",

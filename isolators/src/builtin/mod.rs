@@ -10,6 +10,7 @@ pub mod filesystem_linux;
 pub mod filesystem_posix;
 pub mod namespaces_ipc;
 pub mod namespaces_pid;
+pub mod network_ports;
 pub mod posix_cpu;
 pub mod posix_mem;
 mod proc_tree;

@@ -175,6 +175,12 @@ impl Cgroups {
         self.used.iter().try_for_each(|tree| tree.make(id, &path))
     }
 
+    /// Whether every container has a cgroup, so that its processes can be found.
+    #[must_use]
+    pub fn have_processes(&self) -> bool {
+        !self.used.is_empty()
+    }
+
     /// The container's cgroup in the tree of a controller.
     ///
     /// # Errors
