@@ -69,6 +69,8 @@ def run(scratch, repository, binary, command, environment, added):
     base = scratch / "run"
     for name in ("tests", "docs", "examples", "bench"):
         shutil.copytree(repository / name, base / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "target"))
+    for folder in repository.glob("*/proto"):
+        shutil.copytree(folder, base / folder.relative_to(repository))
     for file in repository.glob("*.*"):
         if file.is_file():
             shutil.copy2(file, base)
@@ -220,9 +222,9 @@ def _ext4(directory, path, size_mb):
 
 
 def _forget_old(cache):
-    """Images that no run has used for a day, and what runs that were killed left."""
+    """Images that no run has used for an hour (no run takes that long), and what runs that were killed left."""
     for path in [*cache.glob("root-*.ext4"), *cache.glob("*.new-*")]:
-        if time.time() - path.stat().st_mtime < 24 * 3600:
+        if time.time() - path.stat().st_mtime < 3600:
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -24,7 +24,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "tepui" / "vm"
 
 # The same files as on the host: what a cgroup promises is one thing, on which version it does so another.
-TESTS = ("isolation/test_cgroups.py", "isolation/test_limits.py", "isolation/test_disk.py")
+TESTS = ("isolation/test_cgroups.py", "isolation/test_limits.py", "isolation/test_usage.py", "isolation/test_disk.py")
 
 
 def arguments(words):
