@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::builtin::linux_capabilities::CapabilitiesSettings;
+use crate::builtin::linux_seccomp::SeccompSettings;
 use crate::builtin::network_ports::NetworkPortsSettings;
 use crate::cgroups::{CgroupError, Cgroups};
 use crate::isolator::{Isolator, LimitationSender};
@@ -34,6 +36,10 @@ pub struct Settings {
     pub default_container_shm_size: Option<u64>,
     /// The flags of `network/ports`.
     pub network_ports: NetworkPortsSettings,
+    /// The flags of `linux/capabilities`.
+    pub capabilities: CapabilitiesSettings,
+    /// The flags of `linux/seccomp`.
+    pub seccomp: SeccompSettings,
 }
 
 /// Mesos' defaults.
@@ -51,6 +57,8 @@ impl Default for Settings {
             disallow_sharing_agent_ipc_namespace: false,
             default_container_shm_size: None,
             network_ports: NetworkPortsSettings::default(),
+            capabilities: CapabilitiesSettings::default(),
+            seccomp: SeccompSettings::default(),
         }
     }
 }

@@ -14,8 +14,11 @@ mod catalogue;
 pub mod cgroups;
 mod compose;
 mod isolator;
+pub mod seccomp;
 
 pub use builtin::amounts::fill_limits;
+pub use builtin::linux_capabilities::CapabilitiesSettings;
+pub use builtin::linux_seccomp::SeccompSettings;
 pub use builtin::network_ports::NetworkPortsSettings;
 pub use catalogue::known;
 pub use compose::{BuildError, Composition, MakeError, Settings, build};

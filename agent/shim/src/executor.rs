@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ffi::{CString, NulError};
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -17,6 +17,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{ForkResult, Pid, execvpe, fork, setsid};
 
 use crate::plan::{ExecPlan, FirstProcess};
+use crate::privileges::Privileges;
 use crate::sys;
 
 /// What Mesos' containerizer exits with when it cannot execute a task's command (`EXIT_FAILURE`).
@@ -27,13 +28,19 @@ const CANNOT_EXECUTE: i32 = 1;
 pub(crate) struct Program {
     pub(crate) exec: ExecPlan,
     pub(crate) first_process: FirstProcess,
+    /// What the program may do.
+    pub(crate) privileges: Privileges,
     /// Where a minimal init reports the program's raw wait status.
     pub(crate) status_fd: RawFd,
 }
 
 impl Executor for Program {
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
-        // If the shim dies, so shall the container. The kernel forgets this wish when the user changes,
+        let refused = |error: crate::privileges::PrivilegeError| {
+            ExecutorValidationError::ArgValidationError(error.to_string())
+        };
+        self.privileges.bound().map_err(refused)?;
+        // If the shim dies, so shall the container. The kernel forgets this wish when the user or the capabilities change,
         // which has happened by now.
         set_pdeathsig(Signal::SIGKILL).map_err(|error| {
             ExecutorValidationError::ArgValidationError(format!("no parent death signal: {error}"))
@@ -71,7 +78,12 @@ impl Program {
             let _ = sys::redirect(&null, 0);
         }
         let Err(error) = self.replace(environment);
-        let _ = writeln!(io::stderr(), "Failed to execute '{}': {}", self.exec.path, error);
+        self.cannot("execute", &error)
+    }
+
+    /// Says so on the program's standard error. Returns an exit code.
+    fn cannot(&self, what: &str, why: &str) -> i32 {
+        let _ = writeln!(io::stderr(), "Failed to {what} '{}': {why}", self.exec.path);
         CANNOT_EXECUTE
     }
 
@@ -86,6 +98,7 @@ impl Program {
             argv.push(path.clone());
         }
         let environment = strings(environment).map_err(nul)?;
+        self.privileges.settle().map_err(|error| error.to_string())?;
         execvpe(&path, &argv, &environment).map_err(|errno| errno.desc().to_owned())
     }
 
@@ -96,20 +109,31 @@ impl Program {
         let all = SigSet::all();
         let mut before = SigSet::empty();
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), Some(&mut before));
+        let gate = match Gate::new(&self.privileges) {
+            Ok(gate) => gate,
+            Err(error) => return self.cannot("fork", &error.to_string()),
+        };
         // SAFETY: this process has one thread.
         let program = match unsafe { fork() } {
             Ok(ForkResult::Parent { child }) => child,
             Ok(ForkResult::Child) => {
                 let _ = setsid();
                 let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
-                return self.become_program(environment);
+                return match gate.map_or(Ok(()), Gate::wait) {
+                    Ok(()) => self.become_program(environment),
+                    Err(reason) => self.cannot("execute", &reason),
+                };
             }
-            Err(error) => {
-                let _ = writeln!(io::stderr(), "Failed to fork '{}': {}", self.exec.path, error.desc());
-                return CANNOT_EXECUTE;
-            }
+            Err(error) => return self.cannot("fork", error.desc()),
         };
-        detach(self.status_fd);
+        match gate {
+            None => detach(&[self.status_fd]),
+            Some(gate) => {
+                let open = gate.into_writer();
+                detach(&[self.status_fd, open.as_raw_fd()]);
+                Gate::open(open, self.privileges.settle_init());
+            }
+        }
         loop {
             let mut number = 0;
             // SAFETY: both pointers are to live local variables.
@@ -129,15 +153,56 @@ impl Program {
     }
 }
 
+/// Keeps the program back until its init has given up what the program could take from it.
+struct Gate {
+    reader: PipeReader,
+    writer: PipeWriter,
+}
+
+/// What an init says that is ready; anything else is why it is not.
+const READY: &[u8] = b"+";
+
+impl Gate {
+    /// There is none where there is nothing to give up.
+    fn new(privileges: &Privileges) -> io::Result<Option<Self>> {
+        if !privileges.any() {
+            return Ok(None);
+        }
+        let (reader, writer) = io::pipe()?;
+        Ok(Some(Self { reader, writer }))
+    }
+
+    /// In the program's process.
+    fn wait(self) -> Result<(), String> {
+        let Self { mut reader, writer } = self;
+        drop(writer);
+        let mut said = Vec::new();
+        reader.read_to_end(&mut said).map_err(|error| error.to_string())?;
+        if said == READY { Ok(()) } else { Err(String::from_utf8_lossy(&said).into_owned()) }
+    }
+
+    fn into_writer(self) -> PipeWriter {
+        self.writer
+    }
+
+    /// In the init.
+    fn open(mut writer: PipeWriter, settled: Result<(), crate::privileges::PrivilegeError>) {
+        let _ = match settled {
+            Ok(()) => writer.write_all(READY),
+            Err(error) => write!(writer, "the container's init is not ready: {error}"),
+        };
+    }
+}
+
 /// Lets go of everything of the container's that an idle init has no use for.
-fn detach(keep: RawFd) {
+fn detach(keep: &[RawFd]) {
     if let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
         for fd in 0..3 {
             let _ = sys::redirect(&null, fd);
         }
     }
     let _ = std::env::set_current_dir("/");
-    sys::close_all_but(&[keep]);
+    sys::close_all_but(keep);
     sys::trim_heap();
 }
 

@@ -9,6 +9,7 @@
 //!    one end of a stream socket.
 //! 3. The forked shim (`shim`) makes a mount namespace of its own and the root file system in it (`rootfs`), lets
 //!    `libcontainer` create the container, whose first process ends in `executor`, puts it into its cgroups (`cgroup`), and starts it.
+//!    What the program may do is put in force on the way (`privileges`).
 //! 4. The shim serves its peers (`serve`): each line is a JSON [`Request`] or [`Event`] (`protocol`). Peers come
 //!    and go; an agent that restarts finds the shim again by `shim.sock` ([`connect`]).
 //! 5. When the container's first process has ended, its status is written to `exit.json` (`exit`), then
@@ -29,6 +30,7 @@ mod floor;
 mod liveness;
 mod log;
 mod plan;
+mod privileges;
 mod processes;
 mod protocol;
 mod remove;
@@ -43,6 +45,7 @@ pub use exit::{ExitRecord, Outcome, Usage};
 pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root, renew_bare_root};
 pub use liveness::{Liveness, LivenessError, holders};
 pub use plan::{BindMount, ExecPlan, FirstProcess, LaunchPlan, PlanError, RootFs, files};
+pub use privileges::{CapabilitySets, Filter, INIT_CALLS, Privileges};
 pub use protocol::{Event, ProtocolError, Request, SignalScope, State, connect, decode_line, encode_line};
 pub use remove::{RemoveTreeError, remove_tree};
 pub use zygote::{Zygote, ZygoteError};

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::privileges::Privileges;
+
 /// Names of the files in a container's runtime directory.
 pub mod files {
     /// The OCI runtime spec, written by the agent.
@@ -41,6 +43,10 @@ pub struct LaunchPlan {
     /// Mounts made by the shim on the root file system, in this order, before those of the OCI runtime spec.
     #[serde(default)]
     pub mounts: Vec<BindMount>,
+    /// Where, beneath `/dev`, something is mounted by this plan or the OCI runtime spec. Only of use with [`RootFs::Host`], where the
+    /// shim takes everything away that was made in `/dev` but this. The host must have the paths.
+    #[serde(default)]
+    pub device_mounts: Vec<PathBuf>,
     /// The file that receives standard output. It is created if absent, and appended to.
     pub stdout: PathBuf,
     /// The file that receives standard error. It is created if absent, and appended to.
@@ -58,6 +64,9 @@ pub struct LaunchPlan {
     /// The first process' `oom_score_adj`, if not the agent's.
     #[serde(default)]
     pub oom_score_adj: Option<i32>,
+    /// What the program may do.
+    #[serde(default)]
+    pub privileges: Privileges,
     /// Whether the created container waits for [`crate::Request::Start`]. If every peer goes away instead, it ends.
     #[serde(default)]
     pub hold: bool,

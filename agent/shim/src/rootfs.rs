@@ -113,16 +113,60 @@ pub(crate) fn renew_device_cover(target: &Path) -> Result<(), RootFsError> {
     cover_devices(target)
 }
 
-/// Takes the cover of the host's `/dev` away in the mount namespace of a container that was created and not yet started.
-pub(crate) fn uncover_devices(init: Pid) -> io::Result<()> {
-    let ours = File::open("/proc/self/ns/mnt")?;
-    let theirs = File::open(format!("/proc/{init}/ns/mnt"))?;
-    let here = File::open(".")?;
-    setns(theirs.as_fd(), CloneFlags::CLONE_NEWNS)?;
-    let done = umount2("/dev", MntFlags::MNT_DETACH);
-    setns(ours.as_fd(), CloneFlags::CLONE_NEWNS)?;
-    nix::unistd::fchdir(&here)?;
-    Ok(done?)
+/// Takes the cover of the host's `/dev` away in the mount namespace of a container that was created and not yet started. What is
+/// mounted on the cover at `kept`, paths beneath `/dev` that the host has too, is mounted there instead.
+pub(crate) fn uncover_devices(init: Pid, kept: &[PathBuf]) -> Result<(), RootFsError> {
+    let io = |path: &str| {
+        let path = PathBuf::from(path);
+        move |source: io::Error| RootFsError::Mount { target: path, source }
+    };
+    let ours = File::open("/proc/self/ns/mnt").map_err(io("/proc/self/ns/mnt"))?;
+    let theirs = File::open(format!("/proc/{init}/ns/mnt")).map_err(io("/dev"))?;
+    let here = File::open(".").map_err(io("."))?;
+    setns(theirs.as_fd(), CloneFlags::CLONE_NEWNS).map_err(|errno| io("/dev")(errno.into()))?;
+    let done = uncover(kept);
+    setns(ours.as_fd(), CloneFlags::CLONE_NEWNS).map_err(|errno| io("/dev")(errno.into()))?;
+    nix::unistd::fchdir(&here).map_err(|errno| io(".")(errno.into()))?;
+    done
+}
+
+fn uncover(kept: &[PathBuf]) -> Result<(), RootFsError> {
+    let failed = |target: &Path| {
+        let target = target.to_owned();
+        move |source: io::Error| RootFsError::Mount { target, source }
+    };
+    let mut mounts = Vec::new();
+    for target in kept {
+        mounts.push((target, clone_mount(target).map_err(failed(target))?));
+    }
+    let dev = Path::new("/dev");
+    umount2(dev, MntFlags::MNT_DETACH).map_err(|errno| failed(dev)(errno.into()))?;
+    mounts.iter().try_for_each(|(target, mount)| attach(mount, target).map_err(failed(target)))
+}
+
+/// A copy of the mounts at and beneath a path, which is nowhere yet.
+fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as libc::c_uint;
+    // SAFETY: the path is a C string that lives through the call.
+    own(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+}
+
+/// Mounts what is nowhere yet.
+fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    // SAFETY: both paths are C strings that live through the call.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })?;
+    Ok(())
 }
 
 fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<(), RootFsError> {
@@ -194,19 +238,7 @@ fn overlay_by_parts(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path
     set(FSCONFIG_CMD_CREATE, None, None)?;
     // SAFETY: takes integers only.
     let mounted = own(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, 0) })?;
-    let target = CString::new(target.as_os_str().as_bytes())?;
-    // SAFETY: both paths are C strings that live through the call.
-    Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            mounted.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_FDCWD,
-            target.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH,
-        )
-    })?;
-    Ok(())
+    attach(&mounted, target)
 }
 
 fn own(fd: libc::c_long) -> io::Result<OwnedFd> {

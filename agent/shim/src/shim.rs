@@ -132,7 +132,7 @@ fn create(dir: &Path, plan: &LaunchPlan) -> Result<Created, Failure> {
     let (container, init) = call_libcontainer(dir, plan, report)?;
     hidden.reveal().map_err(at("cgroups"))?;
     if plan.rootfs == RootFs::Host {
-        rootfs::uncover_devices(init).map_err(at("rootfs"))?;
+        rootfs::uncover_devices(init, &plan.device_mounts).map_err(at("rootfs"))?;
     }
     for procs in &plan.cgroup_procs {
         cgroup::enter(procs, init).map_err(at("cgroups"))?;
@@ -141,6 +141,7 @@ fn create(dir: &Path, plan: &LaunchPlan) -> Result<Created, Failure> {
         let file = format!("/proc/{init}/oom_score_adj");
         fs::write(file, adjustment.to_string()).map_err(at("oom_score_adj"))?;
     }
+    plan.privileges.raise_limits(init).map_err(at("rlimits"))?;
     fs::write(files::PID, init.to_string()).map_err(at("start"))?;
     Ok(Created { container, init, status })
 }
@@ -153,8 +154,12 @@ fn call_libcontainer(dir: &Path, plan: &LaunchPlan, report: PipeWriter) -> Resul
         open_output(&plan.stderr, plan.stdio_owner)
     };
     let stderr = stderr.map_err(at("stdio"))?;
-    let program =
-        Program { exec: plan.exec.clone(), first_process: plan.first_process, status_fd: report.as_raw_fd() };
+    let program = Program {
+        exec: plan.exec.clone(),
+        first_process: plan.first_process,
+        privileges: plan.privileges.clone(),
+        status_fd: report.as_raw_fd(),
+    };
     let container = ContainerBuilder::new(plan.container_id.clone(), SyscallType::default())
         .with_root_path(dir.join(files::STATE))
         .map_err(at("create"))?

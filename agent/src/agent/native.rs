@@ -5,6 +5,7 @@ use std::time::Duration;
 use tepui_api::resources::Resources;
 use tepui_images::{RegistryLocation, StoreOptions};
 use tepui_isolators::NetworkPortsSettings;
+use tepui_isolators::{CapabilitiesSettings, SeccompSettings};
 
 use super::StartError;
 use crate::containerizer::native;
@@ -20,6 +21,7 @@ const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When `--docker_registry` or `--resources` is wrong.
 pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartError> {
+    let security = &settings.security;
     let names = settings.isolation.split(',').map(str::trim).filter(|name| !name.is_empty());
     Ok(native::Settings {
         runtime_dir: settings.runtime_dir(),
@@ -37,6 +39,14 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
             disallow_sharing_agent_ipc_namespace: settings.disallow_sharing_agent_ipc_namespace,
             default_container_shm_size: settings.default_container_shm_size.map(|size| size.0),
             network_ports: network_ports(settings)?,
+            capabilities: CapabilitiesSettings {
+                effective: security.effective_capabilities.as_ref().map(|list| list.0.clone()),
+                bounding: security.bounding_capabilities.as_ref().map(|list| list.0.clone()),
+            },
+            seccomp: SeccompSettings {
+                config_dir: security.seccomp_config_dir.clone(),
+                profile_name: security.seccomp_profile_name.clone(),
+            },
         },
         image_store_dir: settings.docker_store_dir.clone(),
         image_options: StoreOptions {

@@ -145,6 +145,12 @@ impl ContainerConfig {
         {
             return Err(Unsupported("a set of capabilities (isolator linux/capabilities)"));
         }
+        if (linux.ipc_mode.is_some() || linux.shm_size.is_some()) && !isolators.has("namespaces/ipc") {
+            return Err(Unsupported("an IPC mode or a size of /dev/shm (isolator namespaces/ipc)"));
+        }
+        if linux.share_pid_namespace() && !isolators.has("namespaces/pid") {
+            return Err(Unsupported("the PID namespace of its parent (isolator namespaces/pid)"));
+        }
         if linux.seccomp.as_ref().is_some_and(|seccomp| seccomp.profile_name.is_some())
             && !isolators.has("linux/seccomp")
         {

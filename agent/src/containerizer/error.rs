@@ -92,6 +92,9 @@ pub enum PrepareError {
     /// Its OCI runtime spec cannot be composed or written.
     #[error("the container's runtime spec cannot be made: {0}")]
     Spec(String),
+    /// The filter of its system calls cannot be made.
+    #[error("the container's seccomp rules cannot be used: {0}")]
+    Seccomp(#[from] tepui_isolators::seccomp::SeccompError),
     /// It was destroyed meanwhile.
     #[error("the container was destroyed while it was prepared")]
     Cancelled,

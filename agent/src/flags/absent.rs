@@ -5,7 +5,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("acls", "there is no authorization yet: let only trusted hosts reach the port"),
     ("agent_features", "an agent always has all that is built"),
     ("agent_subsystems", "the agent's own cgroup is its service manager's affair"),
-    ("allowed_capabilities", CAPABILITIES),
     ("allowed_devices", "devices of containers cannot be chosen yet"),
     ("appc_simple_discovery_uri_prefix", "Appc images are no more; use Docker or OCI images"),
     ("appc_store_dir", "Appc images are no more; use Docker or OCI images"),
@@ -17,7 +16,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("authentication_timeout_max", AUTHENTICATION),
     ("authentication_timeout_min", AUTHENTICATION),
     ("authorizer", "there is no authorization yet: let only trusted hosts reach the port"),
-    ("bounding_capabilities", CAPABILITIES),
     ("cgroups_destroy_timeout", "a container's processes are ended together with its namespace"),
     ("cgroups_hierarchy", "cgroups are used where the system has mounted them"),
     ("cgroups_net_cls_primary_handle", NET_CLS),
@@ -40,7 +38,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("docker_volume_chown", VOLUMES),
     ("domain", "fault domains are not built yet"),
     ("domain_socket_location", EXECUTORS),
-    ("effective_capabilities", CAPABILITIES),
     ("egress_burst", PORT_MAPPING),
     ("egress_ceil_limit", PORT_MAPPING),
     ("egress_flow_classifier_parent", PORT_MAPPING),
@@ -114,8 +111,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("qos_correction_interval_min", OVERSUBSCRIPTION),
     ("resource_estimator", OVERSUBSCRIPTION),
     ("resource_provider_config_dir", PROVIDERS),
-    ("seccomp_config_dir", SECCOMP),
-    ("seccomp_profile_name", SECCOMP),
     ("secret_resolver", MODULES),
     ("slave_subsystems", "the agent's own cgroup is its service manager's affair"),
     ("systemd_enable_support", "containers outlive the agent without systemd's help"),
@@ -127,7 +122,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
 ];
 
 const AUTHENTICATION: &str = "there is no authentication yet: let only trusted hosts reach the port";
-const CAPABILITIES: &str = "capabilities cannot be limited yet";
 const DOCKER: &str = "the Docker containerizer is not built yet: Docker images run without Docker";
 const EXECUTORS: &str = "custom executors and nested containers are not built yet";
 const FETCHER: &str = "nothing is fetched into sandboxes yet";
@@ -139,6 +133,5 @@ const OVERSUBSCRIPTION: &str = "oversubscription is not built yet";
 const PERF: &str = "the isolator cgroups/perf_event is not built yet";
 const PORT_MAPPING: &str = "network isolation by port mapping is not built";
 const PROVIDERS: &str = "resource providers and CSI are not built yet";
-const SECCOMP: &str = "the isolator linux/seccomp is not built yet";
 const VOLUMES: &str = "volumes of this kind are not built yet";
 const XFS: &str = "the isolator disk/xfs is not built yet";

@@ -6,6 +6,7 @@
 
 mod absent;
 pub mod ports;
+mod security;
 mod values;
 
 use std::net::Ipv4Addr;
@@ -16,6 +17,7 @@ use tepui_api::units::{Bytes, Duration};
 use tepui_zookeeper::UrlText;
 
 pub use absent::NOT_IMPLEMENTED;
+pub use security::{CapabilityList, SecurityFlags};
 pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
 
 /// The flags of an agent.
@@ -270,6 +272,10 @@ pub struct Settings {
         help_heading = "Recovery"
     )]
     pub max_completed_executors_per_framework: usize,
+
+    /// What containers may do.
+    #[command(flatten)]
+    pub security: SecurityFlags,
 }
 
 /// The isolators that containers have unless others are named.
@@ -332,7 +338,7 @@ impl Settings {
             ("work_dir", path(&self.work_dir)),
             ("zk_session_timeout", text(&self.zk_session_timeout)),
         ];
-        let all = all.into_iter().chain(self.ports.table());
+        let all = all.into_iter().chain(self.ports.table()).chain(self.security.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
         table.sort_unstable();
         table
@@ -430,6 +436,7 @@ mod tests {
             ("--executor_reregistration_timeout=1mins", "at most 15secs"),
             ("--executor_environment_variables={\"A\":1}", "strings"),
             ("--container_ports_isolated_range=31000-32000", "a list of ports such as"),
+            ("--bounding_capabilities=CHOWN", "it must be JSON such as"),
         ] {
             let error = parse(&[flag]).unwrap_err();
             assert!(error.contains(words), "{flag}: {error}");
@@ -443,11 +450,15 @@ mod tests {
             "--advertise_port=1",
             "--attributes=a:b",
             "--container_ports_isolated_range=[1-2]",
+            "--bounding_capabilities={\"capabilities\":[\"CHOWN\"]}",
             "--default_container_shm_size=64MB",
             "--executor_environment_variables={\"A\":\"b\"}",
+            "--effective_capabilities={\"capabilities\":[]}",
             "--hostname=h",
             "--resources=cpus:1",
             "--runtime_dir=/r",
+            "--seccomp_config_dir=/s",
+            "--seccomp_profile_name=p.json",
         ];
         let table = parse(&given).unwrap().table();
         let command = Settings::augment_args(clap::Command::new("agent"));

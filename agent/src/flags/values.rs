@@ -21,6 +21,9 @@ pub enum FlagError {
     /// Not an object of strings.
     #[error("it must be a JSON object whose values are strings: {0}")]
     Variables(String),
+    /// Not a list of capabilities.
+    #[error("it must be JSON such as {{\"capabilities\":[\"NET_RAW\"]}}: {0}")]
+    Capabilities(String),
     /// No duration.
     #[error(transparent)]
     Unit(#[from] tepui_api::units::UnitError),

@@ -8,15 +8,34 @@ pub mod disk_du;
 pub mod docker_runtime;
 pub mod filesystem_linux;
 pub mod filesystem_posix;
+pub mod linux_capabilities;
+pub mod linux_nnp;
+pub mod linux_seccomp;
 pub mod namespaces_ipc;
 pub mod namespaces_pid;
 pub mod network_ports;
 pub mod posix_cpu;
 pub mod posix_mem;
+pub mod posix_rlimits;
 mod proc_tree;
 mod table;
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Process, Spec};
+
+use crate::isolator::IsolatorError;
+
+/// The process of the spec, of which an isolator sets what concerns it. The rest is the containerizer's.
+fn process(spec: &mut Spec) -> Result<&mut Process, IsolatorError> {
+    if spec.process().is_none() {
+        let mut bare = Process::default();
+        // The library's defaults are a small set, few open files, and no_new_privs.
+        bare.set_capabilities(None).set_rlimits(None).set_no_new_privileges(None);
+        spec.set_process(Some(bare));
+    }
+    spec.process_mut()
+        .as_mut()
+        .ok_or_else(|| IsolatorError::Failed("the runtime spec takes no process".to_owned()))
+}
 
 /// Gives the container a namespace of its own, if it has none yet.
 fn own_namespace(spec: &mut Spec, kind: LinuxNamespaceType) {

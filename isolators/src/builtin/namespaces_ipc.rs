@@ -20,7 +20,7 @@ use tepui_api::v1::linux_info::IpcMode;
 use super::{own_namespace, shared_namespace};
 use crate::catalogue::Parts;
 use crate::compose::MakeError;
-use crate::isolator::{Answer, BindMount, ContainerContext, Contribution, Isolator, IsolatorError, done};
+use crate::isolator::{Answer, ContainerContext, Contribution, Isolator, IsolatorError, done};
 
 const SHM: &str = "/dev/shm";
 
@@ -48,6 +48,11 @@ impl NamespacesIpc {
         let asked = linux.map_or(IpcMode::Unknown, |linux| linux.ipc_mode());
         let size = linux.and_then(|linux| linux.shm_size).map(|megabytes| u64::from(megabytes) << 20);
         let top = context.container_id.parent.is_none();
+        if asked == IpcMode::Unknown && linux.is_some_and(|linux| linux.ipc_mode.is_some()) {
+            return Err(IsolatorError::Refused(
+                "ipc_mode must be PRIVATE or SHARE_PARENT, if set".to_owned(),
+            ));
+        }
         if size.is_some() && asked != IpcMode::Private {
             return Err(IsolatorError::Refused(
                 "shm_size may only be set when ipc_mode is PRIVATE".to_owned(),
@@ -73,13 +78,9 @@ impl NamespacesIpc {
         match asked {
             IpcMode::Private => own_shm(&mut contribution.spec, size.or(self.default_size)),
             IpcMode::Unknown if context.has_rootfs => own_shm(&mut contribution.spec, self.default_size),
-            // The parent's, where the container would not see it anyway.
-            IpcMode::ShareParent if context.has_rootfs && top => contribution.mounts.push(BindMount {
-                source: SHM.into(),
-                target: SHM.into(),
-                recursive: false,
-                read_only: false,
-            }),
+            // The parent's, where the container would not see it anyway. A mount of the spec, as those come after the ones by the
+            // shim, and the container's own /dev is among them.
+            IpcMode::ShareParent if context.has_rootfs && top => host_shm(&mut contribution.spec),
             IpcMode::ShareParent | IpcMode::Unknown => {}
         }
         Ok(())
@@ -90,10 +91,20 @@ impl NamespacesIpc {
 fn own_shm(spec: &mut Spec, size: Option<u64>) {
     let mut options: Vec<String> = ["nosuid", "nodev", "mode=1777"].map(str::to_owned).into();
     options.extend(size.map(|bytes| format!("size={bytes}")));
+    mount_shm(spec, "tmpfs", "shm", options);
+}
+
+/// The host's shared memory.
+fn host_shm(spec: &mut Spec) {
+    mount_shm(spec, "bind", SHM, vec!["bind".to_owned()]);
+}
+
+/// In place of what is mounted there.
+fn mount_shm(spec: &mut Spec, kind: &str, source: &str, options: Vec<String>) {
     let mut mount = Mount::default();
     mount.set_destination(PathBuf::from(SHM));
-    mount.set_typ(Some("tmpfs".to_owned()));
-    mount.set_source(Some(PathBuf::from("shm")));
+    mount.set_typ(Some(kind.to_owned()));
+    mount.set_source(Some(PathBuf::from(source)));
     mount.set_options(Some(options));
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     mounts.retain(|other| other.destination() != Path::new(SHM));
@@ -122,7 +133,7 @@ mod tests {
     use super::super::tests::context;
     use super::*;
 
-    /// Whether it has its own IPC namespace, the options of its own `/dev/shm`, and whether it has the host's.
+    /// Whether it has its own IPC namespace, the options of its own `/dev/shm`, and whether the host's is mounted there.
     fn prepared(
         rootfs: bool,
         mode: Option<IpcMode>,
@@ -137,9 +148,13 @@ mod tests {
         isolator.prepare(&context, &mut contribution)?;
         let mounts = contribution.spec.mounts().clone().unwrap_or_default();
         let shm = mounts.iter().find(|mount| mount.destination() == Path::new(SHM));
-        let options = shm.and_then(|mount| mount.options().clone()).map(|options| options.join(","));
+        let is_bound = |mount: &&Mount| mount.typ().as_deref() == Some("bind");
+        let bound =
+            shm.is_some_and(|mount| is_bound(&mount) && mount.source().as_deref() == Some(Path::new(SHM)));
+        let own_shm = shm.filter(|mount| !is_bound(mount));
+        let options = own_shm.and_then(|mount| mount.options().clone()).map(|options| options.join(","));
         let own = super::super::tests::has(&contribution.spec, LinuxNamespaceType::Ipc);
-        Ok((own, options, !contribution.mounts.is_empty()))
+        Ok((own, options, bound))
     }
 
     #[test]
@@ -160,6 +175,11 @@ mod tests {
             prepared(true, Some(IpcMode::ShareParent), Some(1)),
             Err(IsolatorError::Refused(_))
         ));
+    }
+
+    #[test]
+    fn a_mode_that_is_neither_is_refused() {
+        assert!(matches!(prepared(true, Some(IpcMode::Unknown), None), Err(IsolatorError::Refused(_))));
     }
 
     #[test]

@@ -8,5 +8,6 @@ mod kill;
 mod memory;
 mod pressure;
 mod recovery;
+mod seccomp;
 mod support;
 mod unified;

@@ -74,6 +74,10 @@ def test_endpoints(shared_cluster):
     assert not wrong, "\n" + "\n".join(wrong)
 
 
+# Flags without which an isolator cannot be.
+NEEDS = {"linux/seccomp": ["--seccomp_config_dir=/"]}
+
+
 @pytest.mark.parametrize("state", ["works", "no"])
 def test_isolators(bare_cluster, state):
     """Isolators that work are taken by --isolation, others are refused by name."""
@@ -84,6 +88,7 @@ def test_isolators(bare_cluster, state):
         words = [f"--work_dir={bare_cluster.directory('w')}", f"--runtime_dir={bare_cluster.directory('r')}", "--master=127.0.0.1:1"]
         # A port that cannot be taken ends the agent soon after its flags were read, when they are right.
         words += ["--ip=192.0.2.99", f"--isolation={name}" + (",filesystem/linux" if name != "filesystem/linux" and "filesystem" not in name else ""), f"--cgroups_root={bare_cluster.mark}-x"]
+        words += NEEDS.get(name, [])
         done = subprocess.run([binary(), "agent", *words], capture_output=True, text=True, timeout=20)
         if (name in done.stderr + done.stdout and "192.0.2.99" not in done.stderr + done.stdout) != (state == "no"):
             wrong.append(f"{name} is {its!r}: {(done.stderr or done.stdout).strip()[-200:]}")

@@ -52,6 +52,7 @@ impl Context {
             container_id: id.to_owned(),
             rootfs: RootFs::Host,
             mounts: Vec::new(),
+            device_mounts: Vec::new(),
             stdout: dir.join("sandbox/stdout"),
             stderr: dir.join("sandbox/stderr"),
             stdio_owner: (0, 0),
@@ -59,6 +60,7 @@ impl Context {
             first_process: FirstProcess::Init,
             cgroup_procs: Vec::new(),
             oom_score_adj: None,
+            privileges: Default::default(),
             hold: false,
         };
         let spec = spec(&[Kind::Mount, Kind::Pid, Kind::Ipc, Kind::Uts]);

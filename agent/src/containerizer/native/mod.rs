@@ -9,6 +9,7 @@ mod destroy;
 mod image;
 mod layout;
 mod prepare;
+mod privileges;
 mod recover;
 mod shim;
 mod spec;

@@ -10,7 +10,7 @@ use tepui_shim::{BindMount, ExecPlan, LaunchPlan, RootFs, files};
 
 use super::image::Provisioned;
 use super::spec::{self, Process};
-use super::{Container, Inner, Life, NativeContainerizer, command, user};
+use super::{Container, Inner, Life, NativeContainerizer, command, privileges, user};
 use crate::containerizer::config::ContainerConfig;
 use crate::containerizer::error::PrepareError;
 
@@ -118,21 +118,23 @@ impl Plan {
             recursive: mount.recursive,
             read_only: mount.read_only,
         }));
+        let mut spec = self.contribution.spec;
         let plan = LaunchPlan {
             container_id: config.container_id.value.clone(),
             rootfs,
+            device_mounts: spec::device_mounts(&spec, &mounts),
             mounts,
             stdout: config.sandbox.join("stdout"),
             stderr: config.sandbox.join("stderr"),
             stdio_owner: (user.uid, user.gid),
             exec: ExecPlan { path: program.path, argv: program.argv.clone() },
-            first_process: spec::first_process(&self.contribution.spec),
+            first_process: spec::first_process(&spec),
             cgroup_procs: self.contribution.cgroup_procs.clone(),
             oom_score_adj: self.contribution.oom_score_adj,
+            privileges: privileges::take(&mut spec)?,
             hold: true,
         };
         plan.save(&dirs.runtime)?;
-        let mut spec = self.contribution.spec;
         let process = Process { argv: &program.argv, environment, directory: &directory, user: &user };
         spec::complete(&mut spec, process).map_err(|error| PrepareError::Spec(error.to_string()))?;
         save(&spec, &dirs.runtime, config)

@@ -118,15 +118,9 @@ pub(super) fn complete(spec: &mut Spec, process: Process<'_>) -> Result<(), OciS
         .cwd(process.directory)
         .no_new_privileges(false)
         .build()?;
-    // The builder's default is a small set.
+    // The builder's default is a small set. What isolators have set is in the launch plan by now: see `privileges`.
     built.set_capabilities(None);
     built.set_rlimits(None);
-    // What an isolator has set of the process stays.
-    if let Some(given) = spec.process() {
-        built.set_capabilities(given.capabilities().clone());
-        built.set_rlimits(given.rlimits().clone());
-        built.set_no_new_privileges(given.no_new_privileges());
-    }
     spec.set_process(Some(built));
     // The shim's root file system needs one in any case.
     if !has(spec, LinuxNamespaceType::Mount)
@@ -145,6 +139,15 @@ pub(super) fn first_process(spec: &Spec) -> FirstProcess {
 fn has(spec: &Spec, kind: LinuxNamespaceType) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     namespaces.is_some_and(|namespaces| namespaces.iter().any(|namespace| namespace.typ() == kind))
+}
+
+/// What is mounted beneath `/dev`, each once.
+pub(super) fn device_mounts(spec: &Spec, binds: &[BindMount]) -> Vec<PathBuf> {
+    let of_spec = spec.mounts().iter().flatten().map(|mount| mount.destination().as_path());
+    let all = binds.iter().map(|bind| bind.target.as_path()).chain(of_spec);
+    let beneath = all.filter(|path| path.starts_with("/dev") && *path != Path::new("/dev"));
+    let once: std::collections::BTreeSet<_> = beneath.map(Path::to_owned).collect();
+    once.into_iter().collect()
 }
 
 /// The bind mounts of a container on the host's root file system.
