@@ -15,8 +15,8 @@
 //!    again until the framework's acknowledgement has come back over the link. Then the store forgets the task.
 //!
 //! [`http`] answers readers from snapshots of the core and from the sandboxes. [`flags`], [`resources`], [`identity`] and [`reconfiguration`] say what
-//! the agent was told, what it has, how it shows itself, and what of it may change; [`agent`] puts all together and is the way in: [`start`], or [`Builder`] for an agent with
-//! isolators of one's own.
+//! the agent was told, what it has, how it shows itself, and what of it may change; [`agent`] puts all together and is the way in: [`start`], or [`Agent::builder`] for an agent
+//! with isolators of one's own.
 //!
 //! An agent that is stopped, or killed at any instant, leaves its containers running. The next one with its work directory finds
 //! them by the store, takes them over and reports what ended meanwhile.
@@ -34,5 +34,5 @@ mod sandbox;
 mod shell;
 mod store;
 
-pub use agent::{Builder, Running, StartError, start};
+pub use agent::{Agent, Builder, RunError, Running, StartError, start};
 pub use core::End;

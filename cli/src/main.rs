@@ -1,10 +1,9 @@
 //! The `tepui` binary: one file, a subcommand for each part it can play.
 //!
-//! `coordinator` and `agent` are servers ([`serve`]), with flags in Mesos' forms ([`flags`]); `run` is a
+//! `coordinator` and `agent` are servers ([`serve`]), with flags in Mesos' forms (`tepui-server`); `run` is a
 //! framework of its own ([`run`]). Whatever will make containers forks its zygote first of all, while the
 //! process has one thread and little memory.
 
-mod flags;
 mod run;
 mod serve;
 

@@ -115,6 +115,13 @@ pub fn known() -> impl Iterator<Item = (&'static str, bool)> {
     CATALOGUE.iter().map(|(name, entry)| (*name, matches!(entry, Entry::Here { .. })))
 }
 
+/// Whether a name has a meaning already.
+pub(crate) fn is_taken(name: &str) -> bool {
+    name == ALL_CGROUPS
+        || CATALOGUE.iter().any(|(known, _)| *known == name)
+        || ALIASES.iter().any(|(alias, _)| *alias == name)
+}
+
 /// See [`crate::build`].
 pub(crate) fn compose(
     names: &[&str],

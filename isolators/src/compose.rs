@@ -9,6 +9,7 @@ use crate::builtin::linux_capabilities::CapabilitiesSettings;
 use crate::builtin::linux_seccomp::SeccompSettings;
 use crate::builtin::network_ports::NetworkPortsSettings;
 use crate::cgroups::{CgroupError, Cgroups};
+use crate::custom::{Custom, CustomError, Host, Places};
 use crate::isolator::{Isolator, LimitationSender};
 
 /// What isolators are told of the agent: the flags that concern them, by Mesos' names.
@@ -98,6 +99,17 @@ pub enum BuildError {
     /// A flag of one is wrong, or goes ill with another.
     #[error("isolator '{0}' cannot be set up: {1}")]
     Setting(String, String),
+    /// A custom isolator has the name of another.
+    #[error("there is another isolator with the name '{0}': give the custom one a name of its own")]
+    Clash(String),
+    /// The name of a custom isolator would be mistaken.
+    #[error(
+        "'{0}' cannot be the name of a custom isolator: use letters, digits, '-', '_' and '.', at most 64, a letter or digit first"
+    )]
+    BadName(String),
+    /// A custom isolator cannot be made.
+    #[error("isolator '{0}' cannot be set up: {1}")]
+    Custom(String, CustomError),
 }
 
 /// Why one isolator cannot be made.
@@ -134,8 +146,8 @@ impl Composition {
     }
 
     /// Adds an isolator of somebody else's making, to act after all others.
-    pub fn add(&mut self, isolator: Arc<dyn Isolator>) {
-        self.names.insert(isolator.name().to_owned());
+    fn add(&mut self, name: String, isolator: Arc<dyn Isolator>) {
+        self.names.insert(name);
         self.isolators.push(isolator);
     }
 
@@ -161,4 +173,132 @@ pub fn build(
     limitations: &LimitationSender,
 ) -> Result<Composition, BuildError> {
     crate::catalogue::compose(names, settings, limitations)
+}
+
+/// As [`build`], with custom isolators to act after the others, in the order given. Those that are not on in any case are switched on by
+/// their name among `names`.
+///
+/// # Errors
+/// As there; and when a custom isolator has the name of another, or cannot be made.
+pub fn build_with(
+    names: &[&str],
+    customs: Vec<Custom>,
+    settings: &Settings,
+    places: &Places,
+    limitations: &LimitationSender,
+) -> Result<Composition, BuildError> {
+    let mut own = BTreeSet::new();
+    for custom in &customs {
+        custom.check_name()?;
+        if crate::catalogue::is_taken(&custom.name) || !own.insert(custom.name.as_str()) {
+            return Err(BuildError::Clash(custom.name.clone()));
+        }
+    }
+    let (named, built_in): (Vec<&str>, Vec<&str>) =
+        names.iter().map(|name| name.trim()).partition(|name| own.contains(name));
+    let mut asked = BTreeSet::new();
+    if let Some(twice) = named.iter().find(|name| !asked.insert(**name)) {
+        return Err(BuildError::Duplicate((*twice).to_owned()));
+    }
+    let mut composition = build(&built_in, settings, limitations).map_err(|error| with_names(error, &own))?;
+    for custom in customs {
+        if !custom.always && !named.contains(&custom.name.as_str()) {
+            continue;
+        }
+        let host = Host {
+            limitations: limitations.clone(),
+            cgroups: composition.cgroups.clone(),
+            places: places.clone(),
+            name: custom.name.clone(),
+        };
+        let made = (custom.make)(&host).map_err(|error| BuildError::Custom(custom.name.clone(), error))?;
+        composition.add(custom.name, made);
+    }
+    Ok(composition)
+}
+
+/// Adds the custom isolators to what an unknown name could have been.
+fn with_names(error: BuildError, customs: &BTreeSet<&str>) -> BuildError {
+    let add = |mut known: String| {
+        customs.iter().for_each(|name| {
+            known.push_str(", ");
+            known.push_str(name);
+        });
+        known
+    };
+    match error {
+        BuildError::Unknown(name, known) => BuildError::Unknown(name, add(known)),
+        BuildError::NotImplemented(name, known) => BuildError::NotImplemented(name, add(known)),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Named(&'static str);
+
+    impl Isolator for Named {
+        fn name(&self) -> &str {
+            self.0
+        }
+    }
+
+    fn custom(name: &'static str, always: bool) -> Custom {
+        let make = move |_: &Host| Ok(Arc::new(Named(name)) as Arc<dyn Isolator>);
+        if always { Custom::always(name, make) } else { Custom::named(name, make) }
+    }
+
+    /// The names of what is composed beside the cgroups, in order.
+    fn composed(names: &[&str], customs: Vec<Custom>) -> Result<Vec<String>, BuildError> {
+        let (limitations, _reported) = tokio::sync::mpsc::unbounded_channel();
+        let places =
+            Places { runtime_dir: "/r".into(), work_dir: "/w".into(), sandbox_directory: "/s".into() };
+        // Nothing in it needs a cgroup.
+        let settings = Settings { cgroups_root: "tepui-compose-test".into(), ..Settings::default() };
+        let composition = build_with(names, customs, &settings, &places, &limitations)?;
+        let _ = crate::cgroups::remove_empty_root(std::path::Path::new("tepui-compose-test"));
+        let names = composition.isolators.iter().map(|one| one.name().to_owned());
+        Ok(names.filter(|name| name != "cgroups").collect())
+    }
+
+    #[test]
+    fn custom_isolators_act_after_the_others_and_are_switched_on_by_name() {
+        let two = || vec![custom("mine", false), custom("yours", true)];
+        assert_eq!(composed(&["posix/mem"], two()).unwrap(), ["filesystem/posix", "posix/mem", "yours"]);
+        let on = ["filesystem/posix", "posix/mem", "mine", "yours"];
+        assert_eq!(composed(&["mine", "posix/mem"], two()).unwrap(), on);
+        assert_eq!(composed(&["yours", "mine", "posix/mem"], two()).unwrap(), on);
+    }
+
+    #[test]
+    fn names_must_be_of_ones_own() {
+        for name in ["cgroups/cpu", "a/b", "../x", ".x", "", "a b", "a=b"] {
+            assert!(matches!(composed(&[], vec![custom(name, true)]), Err(BuildError::BadName(_))), "{name}");
+        }
+        for name in ["environment_secret", "process", "cgroups"] {
+            assert!(matches!(composed(&[], vec![custom(name, true)]), Err(BuildError::Clash(_))), "{name}");
+        }
+        let twice = composed(&[], vec![custom("mine", true), custom("mine", false)]);
+        assert!(matches!(twice, Err(BuildError::Clash(_))));
+        let twice = composed(&["mine", "mine"], vec![custom("mine", false)]);
+        assert!(matches!(twice, Err(BuildError::Duplicate(_))));
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_with_those_that_are_known() {
+        let error = composed(&["mien"], vec![custom("mine", false)]).unwrap_err().to_string();
+        assert!(
+            error.contains("'mien'") && error.contains("cgroups/cpu") && error.contains(", mine"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn one_that_cannot_be_made_says_why() {
+        let make = |_: &Host| Err("no such device".into());
+        let error = composed(&[], vec![Custom::always("mine", make)]).unwrap_err().to_string();
+        assert_eq!(error, "isolator 'mine' cannot be set up: no such device");
+    }
 }

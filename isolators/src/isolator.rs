@@ -9,6 +9,7 @@
 //! | somebody asks | [`usage`](Isolator::usage), [`status`](Isolator::status) | any |
 //! | its first process has ended | [`exited`](Isolator::exited) | any |
 //! | all its processes have ended, or a launch failed | [`cleanup`](Isolator::cleanup) | reversed |
+//! | the agent stops, and containers go on | [`stop`](Isolator::stop) | reversed |
 //!
 //! Calls for one container never overlap; calls for different containers do. What an isolator notices on its own (an OOM, a
 //! disk that is full) it sends as a [`Limitation`] into the channel it was given when it was made.
@@ -101,6 +102,11 @@ pub trait Isolator: Send + Sync {
     fn cleanup<'a>(&'a self, id: &'a ContainerId) -> Answer<'a> {
         let _ = id;
         done(Ok(()))
+    }
+
+    /// The agent stops. What the isolator has for itself, such as processes, ends; what containers have stays. Not called when the agent is killed.
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        done(())
     }
 }
 

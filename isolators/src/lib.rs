@@ -13,7 +13,9 @@ mod builtin;
 mod catalogue;
 pub mod cgroups;
 mod compose;
+mod custom;
 mod isolator;
+pub mod plugin;
 pub mod seccomp;
 
 pub use builtin::amounts::fill_limits;
@@ -21,7 +23,8 @@ pub use builtin::linux_capabilities::CapabilitiesSettings;
 pub use builtin::linux_seccomp::SeccompSettings;
 pub use builtin::network_ports::NetworkPortsSettings;
 pub use catalogue::known;
-pub use compose::{BuildError, Composition, MakeError, Settings, build};
+pub use compose::{BuildError, Composition, MakeError, Settings, build, build_with};
+pub use custom::{Custom, CustomError, Host, Places};
 pub use isolator::{
     Answer, BindMount, BoxFuture, ContainerContext, ContainerId, Contribution, Isolator, IsolatorError,
     Limitation, LimitationSender, Limits, Recovered, done,

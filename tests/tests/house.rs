@@ -20,8 +20,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tepui-images", &["tepui-api", "tepui-shim"]),
     ("tepui-isolators", &["tepui-api", "tepui-shim"]),
     ("tepui-zookeeper", &["tepui-api"]),
+    ("tepui-server", &[]),
     ("tepui-coordinator", &["tepui-api", "tepui-zookeeper"]),
-    ("tepui-agent", &["tepui-api", "tepui-zookeeper", "tepui-shim", "tepui-isolators", "tepui-images"]),
+    (
+        "tepui-agent",
+        &["tepui-api", "tepui-zookeeper", "tepui-shim", "tepui-isolators", "tepui-images", "tepui-server"],
+    ),
 ];
 
 fn packages(metadata: &Value) -> BTreeMap<&str, &Value> {

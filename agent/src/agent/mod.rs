@@ -1,5 +1,6 @@
-//! Starting and stopping an agent: [`start`], [`Builder`] and [`Running`].
+//! Starting and stopping an agent: [`start`], [`Agent::builder`] and [`Running`].
 
+mod builder;
 mod native;
 mod recovery;
 mod sweeper;
@@ -13,13 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tepui_api::v1::ContainerId;
-use tepui_isolators::{Isolator, LimitationSender};
-use tepui_shim::Zygote;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::containerizer::{self, MakeIsolator, NativeContainerizer};
 use crate::core::{Config, ContainerEvent, Core, End};
 use crate::flags::{ReconfigurationPolicy, Recover, Settings};
 use crate::http::{Context, Server};
@@ -32,6 +30,7 @@ use crate::sandbox::gc::Gc;
 use crate::shell::backend::Backend;
 use crate::shell::{Clock, Containers, Event, Handle, Shell};
 use crate::store::{Store, StoreError};
+pub use builder::{Agent, Builder, RunError, start};
 use threads::{Thread, Workers};
 
 /// How long the last frame may take to reach the coordinator.
@@ -98,6 +97,7 @@ pub struct Running {
     address: SocketAddr,
     handle: Handle,
     shell: Thread,
+    backend: Stopped,
     /// Where containers are made. Ends with the agent.
     _workers: Workers,
     server: Server,
@@ -108,8 +108,17 @@ pub struct Running {
     shutdown_grace_period: Duration,
 }
 
+/// What makes containers, to be told when the agent stops.
+struct Stopped(Arc<dyn Backend>);
+
 /// Ends of containers, as the containerizer tells them.
 type Ends = mpsc::UnboundedReceiver<(ContainerId, ContainerEvent)>;
+
+impl std::fmt::Debug for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("Stopped")
+    }
+}
 
 // === impl Running ===
 
@@ -134,6 +143,7 @@ impl Running {
         self.shell.ended().await;
         self.link.abort();
         self.sweeper.abort();
+        self.backend.0.stop().await;
         self.server.stop().await;
     }
 
@@ -148,75 +158,6 @@ impl Running {
         let _ = tokio::time::timeout(FAREWELL, self.link_closed.notified()).await;
         self.stop().await;
     }
-}
-
-/// An agent to be started: its settings, and isolators of one's own.
-///
-/// ```no_run
-/// # async fn example(settings: tepui_agent::flags::Settings, zygote: tepui_shim::Zygote) -> Result<(), tepui_agent::StartError> {
-/// # struct Mine;
-/// # impl tepui_isolators::Isolator for Mine { fn name(&self) -> &str { "mine" } }
-/// let agent = tepui_agent::Builder::new(settings)
-///     .isolator(|_limitations| std::sync::Arc::new(Mine))
-///     .start(zygote)
-///     .await?;
-/// # agent.stop().await; Ok(()) }
-/// ```
-pub struct Builder {
-    settings: Settings,
-    isolators: Vec<MakeIsolator>,
-}
-
-// === impl Builder ===
-
-impl Builder {
-    /// An agent with these settings.
-    #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, isolators: Vec::new() }
-    }
-
-    /// Adds an isolator, which acts after those of `--isolation`. It is made with the channel into which it reports
-    /// containers that overstep a limit.
-    #[must_use]
-    pub fn isolator(
-        mut self,
-        make: impl FnOnce(LimitationSender) -> Arc<dyn Isolator> + Send + 'static,
-    ) -> Self {
-        self.isolators.push(Box::new(make));
-        self
-    }
-
-    /// Starts the agent. The zygote was forked before this process had a second thread.
-    ///
-    /// # Errors
-    /// When a setting is wrong, the address is in use, the state on disk cannot be read or belongs to another agent, or
-    /// containers cannot be made on this machine.
-    pub async fn start(self, zygote: Zygote) -> Result<Running, StartError> {
-        let Self { mut settings, isolators } = self;
-        settings.work_dir = make_work_dir(&settings.work_dir)?;
-        let native = native::settings(&settings)?;
-        if settings.cgroups_favor_dynmods
-            && let Err(error) = tepui_isolators::cgroups::favor_dynmods(true)
-        {
-            tracing::info!(%error, "containers start some milliseconds later than they could");
-        }
-        let workers = Workers::start().map_err(StartError::Threads)?;
-        let (containerizer, ends) = workers.within(|| {
-            let made = NativeContainerizer::with_isolators(native, zygote, isolators);
-            made.map(|(containerizer, exits)| (containerizer, containerizer::forward(exits)))
-                .map_err(|error| StartError::Containerizer(error.to_string()))
-        })?;
-        start_over(settings, Arc::new(containerizer), ends, workers).await
-    }
-}
-
-/// Starts an agent with what `--isolation` names.
-///
-/// # Errors
-/// As [`Builder::start`].
-pub async fn start(settings: Settings, zygote: Zygote) -> Result<Running, StartError> {
-    Builder::new(settings).start(zygote).await
 }
 
 /// Starts an agent over whatever makes containers.
@@ -287,7 +228,7 @@ async fn start_over(
     let shutdown_grace_period = settings.executor_shutdown_grace_period.0;
     let context = Context {
         handle: handle.clone(),
-        backend,
+        backend: Arc::clone(&backend),
         files,
         settings,
         pid: format!("slave(1)@{address}"),
@@ -304,6 +245,7 @@ async fn start_over(
         address: SocketAddr::V4(bound),
         handle,
         shell,
+        backend: Stopped(backend),
         _workers: workers,
         server,
         link,

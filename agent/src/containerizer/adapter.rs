@@ -62,6 +62,10 @@ impl Backend for NativeContainerizer {
         })
     }
 
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(NativeContainerizer::stop(self))
+    }
+
     fn pulls(&self) -> serde_json::Value {
         NativeContainerizer::pulls(self).to_json()
     }

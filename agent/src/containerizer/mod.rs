@@ -30,5 +30,5 @@ mod pulls;
 pub(crate) use adapter::forward;
 pub use config::ContainerConfig;
 pub use error::{DestroyError, PrepareError, RecoverError, SetupError, StartError, Unsupported, UpdateError};
-pub use native::{Exited, Found, MakeIsolator, NativeContainerizer, Settings};
+pub use native::{Exited, Found, NativeContainerizer, Settings};
 pub use pulls::Pulls;

@@ -5,6 +5,7 @@
 //! are in [`NOT_IMPLEMENTED`], so that they can be refused with the reason.
 
 mod absent;
+mod plugins;
 pub mod ports;
 mod security;
 mod values;
@@ -17,6 +18,7 @@ use tepui_api::units::{Bytes, Duration};
 use tepui_zookeeper::UrlText;
 
 pub use absent::NOT_IMPLEMENTED;
+pub use plugins::IsolatorPlugins;
 pub use security::{CapabilityList, SecurityFlags};
 pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
 
@@ -276,6 +278,10 @@ pub struct Settings {
     /// What containers may do.
     #[command(flatten)]
     pub security: SecurityFlags,
+
+    /// Isolators that are programs of their own.
+    #[command(flatten)]
+    pub isolator_plugins: IsolatorPlugins,
 }
 
 /// The isolators that containers have unless others are named.
@@ -338,7 +344,8 @@ impl Settings {
             ("work_dir", path(&self.work_dir)),
             ("zk_session_timeout", text(&self.zk_session_timeout)),
         ];
-        let all = all.into_iter().chain(self.ports.table()).chain(self.security.table());
+        let all = all.into_iter().chain(self.ports.table());
+        let all = all.chain(self.security.table()).chain(self.isolator_plugins.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
         table.sort_unstable();
         table
@@ -455,6 +462,7 @@ mod tests {
             "--executor_environment_variables={\"A\":\"b\"}",
             "--effective_capabilities={\"capabilities\":[]}",
             "--hostname=h",
+            "--isolator_plugin=a=/b",
             "--resources=cpus:1",
             "--runtime_dir=/r",
             "--seccomp_config_dir=/s",

@@ -47,6 +47,11 @@ pub trait Backend: Send + Sync + 'static {
         known: Vec<(ContainerId, Arc<Launch>)>,
     ) -> BoxFuture<'_, Result<HashMap<ContainerId, Found>, String>>;
 
+    /// The agent stops. Containers go on.
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// The images that are being pulled, as `GET /tepui/v1/pulls` answers them.
     fn pulls(&self) -> serde_json::Value {
         serde_json::Value::Array(Vec::new())

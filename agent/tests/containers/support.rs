@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tepui_agent::containerizer::{ContainerConfig, Exited, MakeIsolator, NativeContainerizer, Settings};
+use tepui_agent::containerizer::{ContainerConfig, Exited, NativeContainerizer, Settings};
 use tepui_api::v1::container_info::{MesosInfo, Type};
 use tepui_api::v1::value::Scalar;
 use tepui_api::v1::{CommandInfo, ContainerId, ContainerInfo, Image, Resource, image, value};
@@ -80,7 +80,7 @@ impl Context {
     }
 
     /// With isolators of the test's own.
-    pub fn host_with_own(&self, isolation: &[&str], own: Vec<MakeIsolator>) -> Host {
+    pub fn host_with_own(&self, isolation: &[&str], own: Vec<tepui_isolators::Custom>) -> Host {
         let settings = Settings {
             runtime_dir: self.dir.join("run"),
             work_dir: self.dir.join("work"),

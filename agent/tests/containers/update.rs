@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tepui_agent::containerizer::{ContainerConfig, Found, UpdateError};
 use tepui_api::resources::Resources;
 use tepui_api::v1::{ContainerId, Resource};
-use tepui_isolators::{Answer, Isolator, IsolatorError, Limits, Recovered, done};
+use tepui_isolators::{Answer, Custom, Isolator, IsolatorError, Limits, Recovered, done};
 
 use crate::support::{Context, DEADLINE, Host, cgroup_file, scalar, stderr, stdout, until};
 
@@ -54,7 +54,11 @@ impl Isolator for Notes {
 fn host(context: &Context) -> (Host, Arc<Notes>) {
     let notes = Arc::new(Notes::default());
     let same = Arc::clone(&notes);
-    (context.host_with_own(&ISOLATION, vec![Box::new(move |_| same as Arc<dyn Isolator>)]), notes)
+    (
+        context
+            .host_with_own(&ISOLATION, vec![Custom::always("notes", move |_| Ok(same as Arc<dyn Isolator>))]),
+        notes,
+    )
 }
 
 fn amounts(cpus: f64, mem: f64) -> Vec<Resource> {

@@ -54,7 +54,7 @@ async fn within(args: &RunArgs, run: Run, zygote: Zygote, home: &Home) -> anyhow
 
 fn coordinator_settings(home: &Home) -> anyhow::Result<tepui_coordinator::Settings> {
     let work_dir = home.path.join("coordinator");
-    serve::settings(
+    Ok(serve::settings(
         "coordinator",
         &[
             ("ip", Ipv4Addr::LOCALHOST.to_string()),
@@ -63,7 +63,7 @@ fn coordinator_settings(home: &Home) -> anyhow::Result<tepui_coordinator::Settin
             ("registry", "in_memory".to_owned()),
             ("work_dir", text(&work_dir)?),
         ],
-    )
+    )?)
 }
 
 fn agent_settings(args: &RunArgs, home: &Home, master: &str) -> anyhow::Result<tepui_agent::flags::Settings> {
@@ -80,7 +80,7 @@ fn agent_settings(args: &RunArgs, home: &Home, master: &str) -> anyhow::Result<t
     if let Some(registry) = &args.docker_registry {
         flags.push(("docker_registry", registry.clone()));
     }
-    serve::settings("agent", &flags)
+    Ok(serve::settings("agent", &flags)?)
 }
 
 fn text(path: &Path) -> anyhow::Result<String> {

@@ -60,7 +60,7 @@ fn shared_namespace(spec: &mut Spec, kind: LinuxNamespaceType) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
     use tepui_api::resources::Resources;
     use tepui_api::v1::ContainerInfo;

@@ -12,6 +12,7 @@
 mod dynmods;
 pub mod files;
 mod hierarchy;
+mod join;
 mod kill;
 mod pressure;
 mod tree;
@@ -24,6 +25,7 @@ use crate::isolator::ContainerId;
 
 pub use dynmods::favor_dynmods;
 pub use hierarchy::{Controller, Hierarchies, Hierarchy, InV2, Version};
+pub use join::Joined;
 pub use pressure::{Pressure, Share, Stall};
 pub(crate) use tree::children;
 pub use tree::remove_empty_root;

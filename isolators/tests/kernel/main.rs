@@ -4,6 +4,7 @@
 
 mod compose;
 mod cpu;
+mod join;
 mod kill;
 mod memory;
 mod pressure;

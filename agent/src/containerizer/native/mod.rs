@@ -26,7 +26,7 @@ use tepui_api::resources::Resources;
 use tepui_api::v1::{ContainerId, ContainerStatus, ResourceStatistics};
 use tepui_images::{ImageStore, StoreOptions};
 use tepui_isolators::cgroups::Pressure;
-use tepui_isolators::{Composition, Isolator, Limitation, LimitationSender};
+use tepui_isolators::{Composition, Custom, Limitation, Places};
 use tepui_shim::{SignalScope, Zygote};
 use tokio::sync::{mpsc, watch};
 
@@ -68,9 +68,6 @@ pub struct Exited {
     /// The limit for which it was ended.
     pub limitation: Option<Limitation>,
 }
-
-/// Makes an isolator of somebody else's; it reports limits that containers overstep into the channel.
-pub type MakeIsolator = Box<dyn FnOnce(LimitationSender) -> Arc<dyn Isolator> + Send>;
 
 /// Makes containers. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -145,17 +142,20 @@ impl NativeContainerizer {
     pub fn with_isolators(
         settings: Settings,
         zygote: Zygote,
-        custom: Vec<MakeIsolator>,
+        customs: Vec<Custom>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Exited>), SetupError> {
         let (limitations, reported) = mpsc::unbounded_channel();
         let names: Vec<&str> = settings.isolation.iter().map(String::as_str).collect();
-        let mut composition = tepui_isolators::build(&names, &settings.isolators, &limitations)?;
-        for make in custom {
-            composition.add(make(limitations.clone()));
-        }
         let images = ImageStore::open(&settings.image_store_dir, settings.image_options.clone())?;
         let layout = Layout::make(&settings.runtime_dir, &settings.work_dir)
             .map_err(|(path, source)| SetupError::Directory { path, source })?;
+        let places = Places {
+            runtime_dir: settings.runtime_dir.clone(),
+            work_dir: settings.work_dir.clone(),
+            sandbox_directory: settings.sandbox_directory.clone().into(),
+        };
+        let composition =
+            tepui_isolators::build_with(&names, customs, &settings.isolators, &places, &limitations)?;
         let (exits, ends) = mpsc::unbounded_channel();
         let inner = Inner {
             settings,
@@ -178,6 +178,13 @@ impl NativeContainerizer {
         self.inner.pulls.clone()
     }
 
+    /// The agent stops: isolators let go of what is theirs alone. Containers go on.
+    pub async fn stop(&self) {
+        for isolator in self.inner.composition.isolators.iter().rev() {
+            isolator.stop().await;
+        }
+    }
+
     /// Sends a signal to a container's processes.
     ///
     /// # Errors
@@ -196,8 +203,9 @@ impl NativeContainerizer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut statistics =
             ResourceStatistics { timestamp: now.as_secs_f64(), ..ResourceStatistics::default() };
-        let _turn = container.calls.lock().await;
-        for isolator in &self.inner.composition.isolators {
+        // Before, there is nothing to ask for, and an isolator may be busy for long with its preparation.
+        let turn = if container.is_unborn() { None } else { Some(container.calls.lock().await) };
+        for isolator in turn.iter().flat_map(|_| &self.inner.composition.isolators) {
             if let Err(error) = isolator.usage(id, &mut statistics).await {
                 tracing::debug!(container = %id, isolator = isolator.name(), %error, "no usage is known");
             }
@@ -234,6 +242,9 @@ impl NativeContainerizer {
             executor_pid: pid,
             ..ContainerStatus::default()
         };
+        if container.is_unborn() {
+            return Ok(status);
+        }
         let _turn = container.calls.lock().await;
         for isolator in &self.inner.composition.isolators {
             if let Err(error) = isolator.status(id, &mut status).await {
@@ -272,6 +283,11 @@ impl Container {
 
     fn id(&self) -> &ContainerId {
         &self.config.container_id
+    }
+
+    /// Whether it is still being prepared.
+    fn is_unborn(&self) -> bool {
+        *self.life.borrow() == Life::Unborn
     }
 
     async fn signal(&self, number: i32, scope: SignalScope) -> Result<(), String> {

@@ -26,13 +26,13 @@ pub enum FlagError {
         why: &'static str,
     },
     /// Neither has it.
-    #[error("unknown flag --{name}{hint}; `tepui {command} --help` lists the flags")]
+    #[error("unknown flag --{name}{hint}; `{command} --help` lists the flags")]
     Unknown {
         /// Its name.
         name: String,
         /// The nearest one that exists.
         hint: String,
-        /// The subcommand.
+        /// What it is a flag of, such as `tepui agent`.
         command: String,
     },
     /// A value is missing.
