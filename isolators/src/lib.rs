@@ -6,6 +6,9 @@
 //!
 //! On the way in, an isolator sees a [`ContainerContext`] and adds to a [`Contribution`]; from then on it is told of the
 //! container by its id. On the way out it fills in statistics when asked, and reports a [`Limitation`] into one channel that the agent reads.
+//!
+//! Isolators of somebody else's making are added by [`build_with`]: each is a [`Custom`], be it a type of another crate or a program behind a
+//! socket ([`plugin`]).
 
 #![deny(unsafe_code)]
 

@@ -37,6 +37,7 @@ class Cluster:
         self._ended = []
         self._coordinator_settings = None
         self._agent_settings = {}
+        self._agent_programs = {}
         self.run_marks = []
 
     # -- daemons
@@ -55,8 +56,9 @@ class Cluster:
         self.coordinator = self._start("coordinator", "coordinator", settings)
         return self.coordinator
 
-    def start_agent(self, name="agent", registered=True, **settings):
-        """An agent of this cluster; waits until the coordinator knows it."""
+    def start_agent(self, name="agent", registered=True, program=None, env=None, **settings):
+        """An agent of this cluster; waits until the coordinator knows it. `program`: words to use instead of `tepui agent`."""
+        self._agent_programs[name] = {"program": program, "env": env}
         self._agent_settings[name] = {
             "master": self.coordinator.address,
             "ip": "127.0.0.1",
@@ -78,14 +80,15 @@ class Cluster:
         return self._start_agent(name, registered)
 
     def _start_agent(self, name, registered):
-        agent = self.agents[name] = self._start(name, "agent", self._agent_settings[name])
+        agent = self._start(name, "agent", self._agent_settings[name], **self._agent_programs.get(name, {}))
+        self.agents[name] = agent
         if registered:
             wait.until(lambda: self.is_registered(agent), 20, f"{name} is registered\n{agent.log()[-3000:]}")
         return agent
 
-    def _start(self, name, part, settings):
+    def _start(self, name, part, settings, **how):
         log_path = os.path.join(self.base, f"{name}.log")
-        daemon = Daemon(binary(), part, settings, log_path)
+        daemon = Daemon(binary(), part, settings, log_path, **how)
         self._ended.append(daemon)
         return daemon.wait_listening()
 

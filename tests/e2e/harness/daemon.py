@@ -12,22 +12,23 @@ LISTENING = re.compile(r"listening on (\S+):(\d+)")
 
 
 def flags_of(settings):
-    """`{"work_dir": "/x", "strict": True}` as `--work_dir=/x --strict=true`."""
+    """`{"work_dir": "/x", "strict": True}` as `--work_dir=/x --strict=true`; a list is a flag that is given several times."""
     words = []
-    for name, value in settings.items():
-        if isinstance(value, bool):
-            value = str(value).lower()
-        words.append(f"--{name}={value}")
+    for name, given in settings.items():
+        for value in given if isinstance(given, list) else [given]:
+            if isinstance(value, bool):
+                value = str(value).lower()
+            words.append(f"--{name}={value}")
     return words
 
 
 class Daemon:
-    """`tepui coordinator` or `tepui agent`."""
+    """`tepui coordinator` or `tepui agent`, or another `program` that is one."""
 
-    def __init__(self, binary, part, settings, log_path, env=None):
+    def __init__(self, binary, part, settings, log_path, env=None, program=None):
         self.name = os.path.basename(log_path)
         self.log_path = log_path
-        self.args = [binary, part, *flags_of(settings)]
+        self.args = [*(program or [binary, part]), *flags_of(settings)]
         self._log = open(log_path, "ab")
         self._start = self._log.tell()
         environment = {**os.environ, "RUST_BACKTRACE": "1", **(env or {})}
