@@ -83,13 +83,15 @@ pub(crate) mod tests {
         }
     }
 
-    /// A spec without namespaces and mounts, as an agent begins with.
+    /// A spec without namespaces, mounts and process, as an agent begins with.
     pub fn empty_spec() -> Spec {
         let mut linux = Linux::default();
         linux.set_namespaces(None);
         let mut spec = Spec::default();
         spec.set_linux(Some(linux));
         spec.set_mounts(None);
+        // The library's default has a process with few capabilities.
+        spec.set_process(None);
         spec
     }
 
