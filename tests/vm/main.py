@@ -24,7 +24,11 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "tepui" / "vm"
 
 # The same files as on the host: what a cgroup promises is one thing, on which version it does so another.
-TESTS = ("isolation/test_cgroups.py", "isolation/test_limits.py", "isolation/test_usage.py", "isolation/test_disk.py")
+TESTS = (
+    "isolation/test_cgroups.py", "isolation/test_limits.py", "isolation/test_usage.py", "isolation/test_disk.py",
+    "isolation/test_plugins.py::test_tasks_have_cores_of_their_own",
+    "isolation/test_plugins.py::test_a_dataset_is_there_read_only_and_its_reads_are_limited",
+)  # fmt: skip
 
 
 def arguments(words):
@@ -44,7 +48,7 @@ def command(options, words):
         return options.sh
     words = [word.removeprefix("tests/e2e/") for word in words]
     if not any(word.split("::")[0].endswith(".py") or (REPOSITORY / "tests/e2e" / word).is_dir() for word in words):
-        words = [test for test in TESTS if (REPOSITORY / "tests/e2e" / test).exists()] + words
+        words = [test for test in TESTS if (REPOSITORY / "tests/e2e" / test.split("::")[0]).exists()] + words
     pytest = [sys.executable, "-m", "pytest", "-q", "-o", f"timeout={180 * machine.PATIENCE}", "--junitxml=/results/junit.xml"]
     # Two processors, and tests that wait half of their time.
     return shlex.join([*pytest, "-n", "3", "--dist", "worksteal", *words])
