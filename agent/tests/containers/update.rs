@@ -134,8 +134,8 @@ pub fn limits_change_under_a_busy_process_without_a_pause(context: &Context) {
         let own: Vec<u64> =
             stdout(&config).lines().last().unwrap().split(' ').map(|text| text.parse().unwrap()).collect();
         println!("200 updates: {} rounds, longest gap {} ms by the program's clock; {lost:?} neither running nor ready, {given_up} times given up", own[0], own[1] * 10);
-        // A pause for each update would have it give up the CPU 200 times. A busy neighbour may take the CPU for a while, but makes nobody give up.
-        assert!(given_up < 20, "the program was stopped {given_up} times");
+        // A stop for each update, however short, has it give up the CPU some dozens of times. A busy neighbour may take the CPU for a while, but makes nobody give it up.
+        assert!(given_up < 5, "the program was stopped {given_up} times");
         assert!(lost <= enough, "the program could not run for {lost:?}");
         assert!(own[1] < 200, "no round for {} ms", own[1] * 10);
         host.containerizer.destroy(&config.container_id).await.unwrap();
