@@ -59,6 +59,9 @@ impl Manager {
             let why = match self.establish().await {
                 Ok((session, mut connection)) => {
                     (pause, unfit) = (CONNECT.0, 0);
+                    if let Some(program) = &self.program {
+                        program.note_use();
+                    }
                     tracing::info!(plugin = self.shared.name, "A plugin is here.");
                     self.shared.presence.send_replace(Presence::Here(session.clone()));
                     let why = self.attend(&session, &mut connection).await;

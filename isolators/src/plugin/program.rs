@@ -30,7 +30,7 @@ const NAME: &str = "TEPUI_ISOLATOR_NAME";
 
 /// Pauses between two starts: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-/// A program that has run so long is started again after the shortest pause.
+/// A program that has run so long, or has been of use, is started again after the shortest pause.
 const STEADY: Duration = Duration::from_secs(30);
 /// How long a program may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
@@ -83,6 +83,8 @@ struct Life {
     stopping: bool,
     /// How the last one ended.
     trouble: Option<String>,
+    /// Whether the present one, or the last, has been of use.
+    useful: bool,
 }
 
 // === impl Program ===
@@ -146,6 +148,11 @@ impl Program {
         }
     }
 
+    /// It answers as it should.
+    pub fn note_use(&self) {
+        self.state.life().useful = true;
+    }
+
     /// How it ended, if it does not run.
     pub fn trouble(&self) -> Option<String> {
         let life = self.state.life();
@@ -173,14 +180,14 @@ impl Watched {
             self.end_leftovers();
             let begun = Instant::now();
             let ended = self.live();
-            if self.life().stopping {
+            let mut life = self.life();
+            if life.stopping {
                 break;
             }
-            tracing::warn!(plugin = self.name, program = %self.path.display(), ended, ?pause, "A plugin's program has ended; it will be started again.");
-            if begun.elapsed() >= STEADY {
+            if life.useful || begun.elapsed() >= STEADY {
                 pause = PAUSE.0;
             }
-            let mut life = self.life();
+            tracing::warn!(plugin = self.name, program = %self.path.display(), ended, ?pause, "A plugin's program has ended; it will be started again.");
             life.trouble = Some(format!("its program {ended}; "));
             let waited = self.changed.wait_timeout_while(life, pause, |life| !life.stopping);
             let (life, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -202,6 +209,7 @@ impl Watched {
             if life.stopping {
                 return String::new();
             }
+            life.useful = false;
             match self.spawn() {
                 Ok((child, output)) => {
                     life.running = Some(Pid::from_raw(child.id().cast_signed()));
