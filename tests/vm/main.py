@@ -80,6 +80,9 @@ def main():
     options, words = arguments(sys.argv[1:])
     if os.geteuid() != 0:
         sys.exit("tests/vm/run: not root: files in the machine would have the wrong owners")
+    for file in options.add:
+        if not os.path.isfile(file):
+            sys.exit(f"tests/vm/run: no file to take along at {file}")
     CACHE.mkdir(parents=True, exist_ok=True)
     emulate = options.emulate or not machine.virtualizes()
     with tempfile.TemporaryDirectory(prefix="tepui-vm-") as scratch:
