@@ -64,7 +64,8 @@ class Plugin:
 
     def wait_call(self, name, container=None, count=1):
         what = f"{name} is called {count} times{f' for {container}' if container else ''}"
-        return wait.until(lambda: len(found := self.calls(name, container)) >= count and found, 20, what)[-1]
+        # Programs in Python take their time to start on a machine that is busy.
+        return wait.until(lambda: len(found := self.calls(name, container)) >= count and found, 60, what)[-1]
 
     def wait_ready(self, count=1):
         """Watch is the last that an agent asks for when it connects."""
@@ -233,8 +234,10 @@ def test_what_is_no_plugin_at_all_fails_launches(bare_cluster):
             server = socket.socket(socket.AF_UNIX)
             server.bind(sys.argv[1])
             server.listen()
+            connections = []
             while True:
-                server.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\\r\\n\\r\\n")
+                connections.append(server.accept()[0])
+                connections[-1].sendall(b"HTTP/1.1 400 Bad Request\\r\\n\\r\\n")
             """), path]
     )  # fmt: skip
     try:
