@@ -66,19 +66,19 @@ const CATALOGUE: &[(&str, Entry)] = &[
     ("posix/rlimits", here(builtin::posix_rlimits::make)),
     ("windows/cpu", Entry::MesosOnly),
     ("windows/mem", Entry::MesosOnly),
-    ("cgroups/blkio", Entry::MesosOnly),
+    ("cgroups/blkio", cgroup(builtin::cgroups_blkio::make, &[Controller::Blkio])),
     ("cgroups/cpu", cgroup(builtin::cgroups_cpu::make, &[Controller::Cpu, Controller::Cpuacct])),
-    ("cgroups/cpuset", Entry::MesosOnly),
-    ("cgroups/devices", Entry::MesosOnly),
-    ("cgroups/hugetlb", Entry::MesosOnly),
+    ("cgroups/cpuset", cgroup(builtin::cgroups_cpuset::make, &[Controller::Cpuset])),
+    ("cgroups/devices", cgroup(builtin::cgroups_devices::make, &[Controller::Devices])),
+    ("cgroups/hugetlb", cgroup(builtin::cgroups_hugetlb::make, &[Controller::Hugetlb])),
     ("cgroups/mem", cgroup(builtin::cgroups_mem::make, &[Controller::Memory])),
-    ("cgroups/net_cls", Entry::MesosOnly),
-    ("cgroups/net_prio", Entry::MesosOnly),
-    ("cgroups/perf_event", Entry::MesosOnly),
-    ("cgroups/pids", Entry::MesosOnly),
+    ("cgroups/net_cls", cgroup(builtin::cgroups_net_cls::make, &[Controller::NetCls])),
+    ("cgroups/net_prio", cgroup(builtin::cgroups_net_prio::make, &[Controller::NetPrio])),
+    ("cgroups/perf_event", cgroup(builtin::cgroups_perf_event::make, &[Controller::PerfEvent])),
+    ("cgroups/pids", cgroup(builtin::cgroups_pids::make, &[Controller::Pids])),
     ("appc/runtime", Entry::MesosOnly),
     ("docker/runtime", here_with(builtin::docker_runtime::make, "filesystem/linux")),
-    ("linux/devices", Entry::MesosOnly),
+    ("linux/devices", here_with(builtin::linux_devices::make, "filesystem/linux")),
     ("linux/capabilities", here(builtin::linux_capabilities::make)),
     ("linux/nnp", here(builtin::linux_nnp::make)),
     ("namespaces/ipc", here_with(builtin::namespaces_ipc::make, "filesystem/linux")),
@@ -130,7 +130,7 @@ pub(crate) fn compose(
 ) -> Result<Composition, BuildError> {
     let hierarchies =
         Hierarchies::detect().map_err(|error| BuildError::Host("cgroups".to_owned(), error.into()))?;
-    let names = resolve(names, &hierarchies)?;
+    let Names { mut names, if_possible } = resolve(names, &hierarchies)?;
     check(&names)?;
     let cgroups = cgroups(&names, hierarchies, &settings.cgroups_root)?;
     let parts = Parts { settings, limitations, cgroups };
@@ -143,22 +143,37 @@ pub(crate) fn compose(
         if let Entry::Here { make, .. } = entry
             && names.contains(*name)
         {
-            isolators.push(make(&parts).map_err(|error| error.of(name))?);
+            match make(&parts) {
+                Ok(isolator) => isolators.push(isolator),
+                Err(error) if if_possible.contains(*name) && !matches!(error, MakeError::Setting(_)) => {
+                    tracing::warn!(isolator = name, %error, "cgroups/all leaves out what this host cannot do");
+                    names.remove(*name);
+                }
+                Err(error) => return Err(error.of(name)),
+            }
         }
     }
     Ok(Composition::new(isolators, parts.cgroups, names))
 }
 
+/// What was asked for.
+struct Names {
+    names: BTreeSet<String>,
+    /// Those that only `cgroups/all` stands for: left out where they cannot be.
+    if_possible: BTreeSet<String>,
+}
+
 /// Checks each name, replaces aliases, and adds what is always there.
-fn resolve(names: &[&str], hierarchies: &Hierarchies) -> Result<BTreeSet<String>, BuildError> {
+fn resolve(names: &[&str], hierarchies: &Hierarchies) -> Result<Names, BuildError> {
     let mut given = BTreeSet::new();
     let mut resolved = BTreeSet::new();
+    let mut if_possible = BTreeSet::new();
     for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
         if !given.insert(name) {
             return Err(BuildError::Duplicate(name.to_owned()));
         }
         if name == ALL_CGROUPS {
-            resolved.extend(all_cgroups(hierarchies));
+            if_possible.extend(all_cgroups(hierarchies));
             continue;
         }
         let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
@@ -176,7 +191,9 @@ fn resolve(names: &[&str], hierarchies: &Hierarchies) -> Result<BTreeSet<String>
     if !resolved.iter().any(|name| name.starts_with("filesystem/")) {
         resolved.insert("filesystem/posix".to_owned());
     }
-    Ok(resolved)
+    if_possible.retain(|name| !resolved.contains(name));
+    resolved.extend(if_possible.iter().cloned());
+    Ok(Names { names: resolved, if_possible })
 }
 
 fn all_cgroups(hierarchies: &Hierarchies) -> Vec<String> {

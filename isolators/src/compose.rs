@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tepui_api::v1;
+
+use crate::builtin::labels;
 use crate::builtin::linux_capabilities::CapabilitiesSettings;
 use crate::builtin::linux_seccomp::SeccompSettings;
 use crate::builtin::network_ports::NetworkPortsSettings;
-use crate::cgroups::{CgroupError, Cgroups};
+use crate::cgroups::{CgroupError, Cgroups, CgroupsSettings};
 use crate::custom::{Custom, CustomError, Host, Places};
 use crate::isolator::{Isolator, LimitationSender};
 
@@ -41,6 +44,8 @@ pub struct Settings {
     pub capabilities: CapabilitiesSettings,
     /// The flags of `linux/seccomp`.
     pub seccomp: SeccompSettings,
+    /// The other flags of the isolators that drive cgroups.
+    pub cgroups: CgroupsSettings,
 }
 
 /// Mesos' defaults.
@@ -60,6 +65,7 @@ impl Default for Settings {
             network_ports: NetworkPortsSettings::default(),
             capabilities: CapabilitiesSettings::default(),
             seccomp: SeccompSettings::default(),
+            cgroups: CgroupsSettings::default(),
         }
     }
 }
@@ -155,6 +161,12 @@ impl Composition {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.names.contains(name)
+    }
+
+    /// A label by which a container asks for something that none of these isolators sees to, in words.
+    #[must_use]
+    pub fn unheeded(&self, labels: &v1::Labels) -> Option<&'static str> {
+        labels::unheeded(labels, |isolator| self.has(isolator))
     }
 
     /// The names in force, aliases resolved and defaults added.

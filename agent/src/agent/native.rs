@@ -47,6 +47,7 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
                 config_dir: security.seccomp_config_dir.clone(),
                 profile_name: security.seccomp_profile_name.clone(),
             },
+            cgroups: settings.cgroups.settings(),
         },
         image_store_dir: settings.docker_store_dir.clone(),
         image_options: StoreOptions {

@@ -119,6 +119,13 @@ impl ContainerConfig {
         {
             return Err(Unsupported("a persistent volume (Resource.disk.volume)"));
         }
+        let of_task = self.task.as_ref().and_then(|task| task.labels.as_ref());
+        let of_executor = self.executor.as_ref().and_then(|executor| executor.labels.as_ref());
+        if let Some(words) =
+            [of_task, of_executor].into_iter().flatten().find_map(|labels| isolators.unheeded(labels))
+        {
+            return Err(Unsupported(words));
+        }
         let Some(container) = &self.container else { return Ok(()) };
         if container.r#type() != Type::Mesos {
             return Err(Unsupported("a container of type DOCKER (--containerizers=docker)"));

@@ -5,7 +5,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("acls", "there is no authorization yet: let only trusted hosts reach the port"),
     ("agent_features", "an agent always has all that is built"),
     ("agent_subsystems", "the agent's own cgroup is its service manager's affair"),
-    ("allowed_devices", "devices of containers cannot be chosen yet"),
     ("appc_simple_discovery_uri_prefix", "Appc images are no more; use Docker or OCI images"),
     ("appc_store_dir", "Appc images are no more; use Docker or OCI images"),
     ("authenticate_http_executors", AUTHENTICATION),
@@ -18,8 +17,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("authorizer", "there is no authorization yet: let only trusted hosts reach the port"),
     ("cgroups_destroy_timeout", "a container's processes are ended together with its namespace"),
     ("cgroups_hierarchy", "cgroups are used where the system has mounted them"),
-    ("cgroups_net_cls_primary_handle", NET_CLS),
-    ("cgroups_net_cls_secondary_handles", NET_CLS),
     ("container_logger", MODULES),
     ("credential", AUTHENTICATION),
     ("csi_plugin_config_dir", PROVIDERS),
@@ -104,9 +101,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("network_rate_statistics_window", PORT_MAPPING),
     ("nvidia_gpu_devices", "GPUs are not built yet"),
     ("oversubscribed_resources_interval", OVERSUBSCRIPTION),
-    ("perf_duration", PERF),
-    ("perf_events", PERF),
-    ("perf_interval", PERF),
     ("qos_controller", OVERSUBSCRIPTION),
     ("qos_correction_interval_min", OVERSUBSCRIPTION),
     ("resource_estimator", OVERSUBSCRIPTION),
@@ -128,9 +122,7 @@ const FETCHER: &str = "nothing is fetched into sandboxes yet";
 const LOGS: &str = "logs go to stderr; choose what is logged with --logging_level";
 const MODULES: &str = "Mesos' modules are bound to its C++ ABI and cannot be loaded";
 const NETWORKS: &str = "networks of containers are not built yet: they share the host's";
-const NET_CLS: &str = "the isolator cgroups/net_cls is not built yet";
 const OVERSUBSCRIPTION: &str = "oversubscription is not built yet";
-const PERF: &str = "the isolator cgroups/perf_event is not built yet";
 const PORT_MAPPING: &str = "network isolation by port mapping is not built";
 const PROVIDERS: &str = "resource providers and CSI are not built yet";
 const VOLUMES: &str = "volumes of this kind are not built yet";

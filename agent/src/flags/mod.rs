@@ -5,6 +5,7 @@
 //! are in [`NOT_IMPLEMENTED`], so that they can be refused with the reason.
 
 mod absent;
+mod cgroups;
 mod plugins;
 pub mod ports;
 mod security;
@@ -18,6 +19,7 @@ use tepui_api::units::{Bytes, Duration};
 use tepui_zookeeper::UrlText;
 
 pub use absent::NOT_IMPLEMENTED;
+pub use cgroups::{CgroupFlags, Devices};
 pub use plugins::IsolatorPlugins;
 pub use security::{CapabilityList, SecurityFlags};
 pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
@@ -282,6 +284,10 @@ pub struct Settings {
     /// Isolators that are programs of their own.
     #[command(flatten)]
     pub isolator_plugins: IsolatorPlugins,
+
+    /// Those of the isolators that drive cgroups.
+    #[command(flatten)]
+    pub cgroups: CgroupFlags,
 }
 
 /// The isolators that containers have unless others are named.
@@ -344,7 +350,7 @@ impl Settings {
             ("work_dir", path(&self.work_dir)),
             ("zk_session_timeout", text(&self.zk_session_timeout)),
         ];
-        let all = all.into_iter().chain(self.ports.table());
+        let all = all.into_iter().chain(self.cgroups.table()).chain(self.ports.table());
         let all = all.chain(self.security.table()).chain(self.isolator_plugins.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
         table.sort_unstable();
@@ -412,6 +418,8 @@ mod tests {
             ("gc_delay", "1weeks"),
             ("gc_disk_headroom", "0.1"),
             ("master", "h:1"),
+            ("perf_duration", "10secs"),
+            ("perf_interval", "1mins"),
             ("port", "5051"),
             ("recovery_timeout", "15mins"),
             ("registration_backoff_factor", "1secs"),
@@ -444,6 +452,14 @@ mod tests {
             ("--executor_environment_variables={\"A\":1}", "strings"),
             ("--container_ports_isolated_range=31000-32000", "a list of ports such as"),
             ("--bounding_capabilities=CHOWN", "it must be JSON such as"),
+            ("--cgroups_net_cls_primary_handle=0", "16 bits"),
+            ("--cgroups_net_cls_secondary_handles=1,2", "--cgroups_net_cls_primary_handle"),
+            ("--perf_events=cycles,joules", "'joules' is not an event"),
+            (
+                "--allowed_devices={\"allowed_devices\":[{\"device\":{\"path\":\"/dev/no\"},\"access\":{\"read\":true}}]}",
+                "/dev/no",
+            ),
+            ("--allowed_devices=file:///no/such/file", "cannot be read"),
         ] {
             let error = parse(&[flag]).unwrap_err();
             assert!(error.contains(words), "{flag}: {error}");
@@ -453,6 +469,10 @@ mod tests {
     #[test]
     fn every_flag_is_in_the_table_and_none_is_both_there_and_absent() {
         let given = [
+            "--allowed_devices={\"allowed_devices\":[]}",
+            "--cgroups_net_cls_primary_handle=0x10",
+            "--cgroups_net_cls_secondary_handles=0x1,0x2",
+            "--perf_events=task-clock",
             "--advertise_ip=10.0.0.1",
             "--advertise_port=1",
             "--attributes=a:b",

@@ -24,6 +24,9 @@ pub enum FlagError {
     /// Not a list of capabilities.
     #[error("it must be JSON such as {{\"capabilities\":[\"NET_RAW\"]}}: {0}")]
     Capabilities(String),
+    /// Not a list of devices.
+    #[error("{0}")]
+    Devices(String),
     /// No duration.
     #[error(transparent)]
     Unit(#[from] tepui_api::units::UnitError),

@@ -1,14 +1,26 @@
 //! The isolators that come with Tepui, one file each, named after them.
 
+pub mod allowed_devices;
 pub(crate) mod amounts;
 pub mod cgroups_base;
+pub mod cgroups_blkio;
 pub mod cgroups_cpu;
+pub mod cgroups_cpuset;
+pub mod cgroups_devices;
+pub mod cgroups_hugetlb;
 pub mod cgroups_mem;
+pub mod cgroups_net_cls;
+pub mod cgroups_net_prio;
+pub mod cgroups_perf_event;
+pub mod cgroups_pids;
+mod cpu_list;
 pub mod disk_du;
 pub mod docker_runtime;
 pub mod filesystem_linux;
 pub mod filesystem_posix;
+pub mod labels;
 pub mod linux_capabilities;
+pub mod linux_devices;
 pub mod linux_nnp;
 pub mod linux_seccomp;
 pub mod namespaces_ipc;

@@ -9,12 +9,15 @@
 //!
 //! All calls block, for microseconds as a rule; [`Cgroups::kill_all`] and [`Cgroups::destroy`] up to their deadline.
 
+mod delegation;
+pub mod devices;
 mod dynmods;
 pub mod files;
 mod hierarchy;
 mod join;
 mod kill;
 mod pressure;
+mod settings;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -23,10 +26,15 @@ use std::path::{Path, PathBuf};
 
 use crate::isolator::ContainerId;
 
+use delegation::Delegation;
 pub use dynmods::favor_dynmods;
 pub use hierarchy::{Controller, Hierarchies, Hierarchy, InV2, Version};
 pub use join::Joined;
 pub use pressure::{Pressure, Share, Stall};
+pub use settings::{
+    AllowedDevice, AllowedDeviceError, CgroupsSettings, EventError, HandleError, HandleRange, PerfEvent,
+    PerfEvents, PrimaryHandle,
+};
 pub(crate) use tree::children;
 pub use tree::remove_empty_root;
 
@@ -58,6 +66,10 @@ struct Tree {
     version: Version,
     /// The v2 controllers to be enabled for children.
     enable: BTreeSet<&'static str>,
+    /// Whether new cgroups must be told their CPUs.
+    has_v1_cpuset: bool,
+    /// Whose the cgroups on the way to `dir` are.
+    delegation: Delegation,
 }
 
 /// How all processes of a cgroup are ended at once.
@@ -111,6 +123,22 @@ pub enum CgroupError {
     /// An id that would not be a directory of its own.
     #[error("'{0}' cannot be the name of a cgroup: it must not be empty, begin with a dot or contain '/'")]
     BadId(String),
+    /// A v2 controller is off on the way to the agent's cgroups, where systemd alone may turn it on.
+    #[error(
+        "the cgroup controller '{controller}' is not delegated to this agent: it is not enabled in \
+         {}/cgroup.subtree_control, which is systemd's to write. {remedy}", dir.display()
+    )]
+    NotDelegated {
+        /// Its name in v2.
+        controller: String,
+        /// Where it would have to be enabled.
+        dir: PathBuf,
+        /// What to do.
+        remedy: String,
+    },
+    /// The host cannot do what an isolator needs; the text says what, and what would help.
+    #[error("{0}")]
+    Unable(String),
     /// Processes that SIGKILL did not end in time.
     #[error("{count} processes of container {id} are alive after SIGKILL, the first is {first}")]
     Alive {

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::delegation::Delegation;
 use super::{CgroupError, Cgroups, Hierarchies, Hierarchy, LEAF, NESTED, Tree, Version, files, relative};
 use crate::isolator::ContainerId;
 
@@ -21,6 +22,8 @@ impl Tree {
             mount: tree.mount.clone(),
             version: tree.version,
             enable: BTreeSet::new(),
+            has_v1_cpuset: tree.version == Version::V1 && tree.controllers.contains("cpuset"),
+            delegation: Delegation::detect(tree, root),
         }
     }
 
@@ -30,7 +33,7 @@ impl Tree {
         self.enable_in(&dir)?;
         for part in root.components() {
             dir.push(part);
-            make_dir(&dir)?;
+            self.make_cgroup(&dir)?;
             self.enable_in(&dir)?;
         }
         // Kernels before 5.11 count a v1 child's memory with its parent's only when told to; later ones always do.
@@ -50,14 +53,30 @@ impl Tree {
             if let Some(parent) = between.parent() {
                 self.enable_in(parent)?;
             }
-            make_dir(between)?;
+            self.make_cgroup(between)?;
             self.enable_in(between)?;
         }
-        make_dir(&dir)?;
+        self.make_cgroup(&dir)?;
         match self.has_leaves() {
             true => make_dir(&dir.join(LEAF)),
             false => Ok(()),
         }
+    }
+
+    /// Makes one cgroup that can take processes.
+    ///
+    /// A new cgroup of v1's cpuset has neither CPUs nor memory nodes, and takes nobody until it has; so it gets its parent's
+    /// (`admin-guide/cgroup-v1/cpusets.rst`).
+    fn make_cgroup(&self, dir: &Path) -> Result<(), CgroupError> {
+        make_dir(dir)?;
+        let Some(parent) = dir.parent().filter(|_| self.has_v1_cpuset) else { return Ok(()) };
+        for name in ["cpuset.cpus", "cpuset.mems"] {
+            let file = dir.join(name);
+            if files::read(&file)?.trim().is_empty() {
+                files::write(&file, files::read(&parent.join(name))?.trim())?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the processes of the container at `path` are.
@@ -77,13 +96,22 @@ impl Tree {
         }
         let file = dir.join("cgroup.subtree_control");
         let enabled = files::read(&file)?;
-        let missing: Vec<String> = self
+        let missing: Vec<&str> = self
             .enable
             .iter()
-            .filter(|name| !enabled.split_whitespace().any(|has| has == **name))
-            .map(|name| format!("+{name}"))
+            .copied()
+            .filter(|name| !enabled.split_whitespace().any(|has| has == *name))
             .collect();
-        if missing.is_empty() { Ok(()) } else { files::write(&file, missing.join(" ")) }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.delegation.check(dir, &missing)?;
+        if self.delegation.is_top(dir) {
+            // A cgroup with controllers for its children has no processes itself, and systemd may have started this agent in it.
+            self.delegation.make_room(dir)?;
+        }
+        let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
+        files::write(&file, words.join(" "))
     }
 }
 

@@ -1,5 +1,6 @@
 //! From names to isolators.
 
+use tepui_isolators::cgroups::{Controller, Hierarchies};
 use tepui_isolators::{BuildError, Settings, build, known};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -36,8 +37,38 @@ fn older_names_and_defaults_are_resolved() {
         names(&["cgroups", "posix/disk"]),
         ["cgroups", "filesystem/posix", "cgroups/cpu", "cgroups/mem", "disk/du"]
     );
-    assert_eq!(names(&["cgroups/all"]), ["cgroups", "filesystem/posix", "cgroups/cpu", "cgroups/mem"]);
     assert!(Host::new(&["posix/disk"], |_| {}).composition.has("disk/du"));
+}
+
+#[test]
+fn all_cgroups_are_those_that_the_host_has() {
+    let hierarchies = Hierarchies::detect().unwrap();
+    let found = names(&["cgroups/all"]);
+    for (name, controller) in [
+        ("cgroups/blkio", Controller::Blkio),
+        ("cgroups/cpu", Controller::Cpu),
+        ("cgroups/cpuset", Controller::Cpuset),
+        ("cgroups/hugetlb", Controller::Hugetlb),
+        ("cgroups/mem", Controller::Memory),
+        ("cgroups/net_cls", Controller::NetCls),
+        ("cgroups/net_prio", Controller::NetPrio),
+        ("cgroups/pids", Controller::Pids),
+    ] {
+        let has = hierarchies.with(controller).is_some();
+        assert_eq!(found.contains(&name.to_owned()), has, "{name} in {found:?}");
+    }
+    assert!(!found.contains(&"linux/devices".to_owned()), "{found:?}");
+}
+
+#[test]
+fn what_the_host_lacks_is_said_with_the_isolators_name() {
+    if Hierarchies::detect().unwrap().with(Controller::NetCls).is_some() {
+        println!("skipped: this host has net_cls");
+        return;
+    }
+    let error = fails(&["cgroups/net_cls"]).to_string();
+    assert!(error.contains("'cgroups/net_cls' cannot work on this host"), "{error}");
+    assert!(error.contains("the cgroup controller 'net_cls' is neither mounted"), "{error}");
 }
 
 #[test]

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod compose;
+mod controllers;
 mod cpu;
+mod delegation;
+mod devices;
 mod join;
 mod kill;
 mod memory;
@@ -12,3 +15,4 @@ mod recovery;
 mod seccomp;
 mod support;
 mod unified;
+mod update;

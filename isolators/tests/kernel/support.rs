@@ -98,6 +98,33 @@ impl Host {
         }
     }
 
+    /// As `context`, for a task with labels.
+    pub fn labelled(&self, id: &str, labels: &[(&str, &str)]) -> ContainerContext {
+        let mut context = self.context(id, "cpus:1;mem:64", &[]);
+        let label = |(key, value): &(&str, &str)| tepui_api::v1::Label {
+            key: (*key).to_owned(),
+            value: Some((*value).to_owned()),
+        };
+        let labels = tepui_api::v1::Labels { labels: labels.iter().map(label).collect() };
+        context.task = Some(tepui_api::v1::TaskInfo { labels: Some(labels), ..Default::default() });
+        context
+    }
+
+    /// Prepares until an isolator refuses, and cleans up; what it says.
+    pub async fn refused(&self, context: &ContainerContext) -> String {
+        let mut contribution = Contribution::default();
+        let mut error = None;
+        for isolator in &self.composition.isolators {
+            if let Err(refusal) = isolator.prepare(context, &mut contribution).await {
+                error = Some(refusal.to_string());
+                break;
+            }
+        }
+        self.cleanup(&context.container_id).await;
+        // An isolator refuses, or the test is wrong.
+        error.unwrap()
+    }
+
     pub async fn prepare(&self, context: &ContainerContext) -> Contribution {
         let mut contribution = Contribution::default();
         for isolator in &self.composition.isolators {

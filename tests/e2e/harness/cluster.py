@@ -39,6 +39,8 @@ class Cluster:
         self._agent_settings = {}
         self._agent_programs = {}
         self.run_marks = []
+        # Words before those of an agent, that run it in namespaces of a test's own. They must not fork.
+        self.prefix = []
 
     # -- daemons
 
@@ -88,7 +90,8 @@ class Cluster:
 
     def _start(self, name, part, settings, **how):
         log_path = os.path.join(self.base, f"{name}.log")
-        daemon = Daemon(binary(), part, settings, log_path, **how)
+        prefix = self.prefix if part == "agent" else ()
+        daemon = Daemon(binary(), part, settings, log_path, prefix=prefix, **how)
         self._ended.append(daemon)
         return daemon.wait_listening()
 

@@ -25,10 +25,10 @@ def flags_of(settings):
 class Daemon:
     """`tepui coordinator` or `tepui agent`, or another `program` that is one."""
 
-    def __init__(self, binary, part, settings, log_path, env=None, program=None):
+    def __init__(self, binary, part, settings, log_path, env=None, program=None, prefix=()):
         self.name = os.path.basename(log_path)
         self.log_path = log_path
-        self.args = [*(program or [binary, part]), *flags_of(settings)]
+        self.args = [*prefix, *(program or [binary, part]), *flags_of(settings)]
         self._log = open(log_path, "ab")
         self._start = self._log.tell()
         environment = {**os.environ, "RUST_BACKTRACE": "1", **(env or {})}
