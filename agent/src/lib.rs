@@ -14,7 +14,7 @@
 //! 5. The first process ends. The terminal update is stored at once and sent when nothing is left of the container, and
 //!    again until the framework's acknowledgement has come back over the link. Then the store forgets the task.
 //!
-//! [`http`] answers readers from snapshots of the core and from the sandboxes. [`flags`], [`resources`], [`identity`] and [`reconfiguration`] say what
+//! [`http`] answers readers from snapshots of the core and from the sandboxes. [`flags`], [`resources`] and [`gpus`], [`identity`] and [`reconfiguration`] say what
 //! the agent was told, what it has, how it shows itself, and what of it may change; [`agent`] puts all together and is the way in: [`start`], or [`Agent::builder`] for an agent
 //! with isolators of one's own.
 //!
@@ -25,6 +25,7 @@ mod agent;
 pub mod containerizer;
 pub mod core;
 pub mod flags;
+mod gpus;
 mod http;
 mod identity;
 mod link;

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::gpus::{GpuError, Gpus};
+
 use tepui_api::resources::{
     AttributeError, ResourceError, Resources, TextError, parse_attributes, parse_list,
 };
@@ -25,6 +27,9 @@ pub enum DetectError {
     /// Not the form of attributes.
     #[error("--attributes is not a list of attributes: {0}")]
     Attributes(#[from] AttributeError),
+    /// GPUs that are not there, or not those that the flags say.
+    #[error(transparent)]
+    Gpus(#[from] GpuError),
     /// The file is not there.
     #[error("--resources names the file {path}, which cannot be read: {source}")]
     File {
@@ -52,6 +57,7 @@ pub fn detect(
     text: Option<&str>,
     default_role: &str,
     work_dir: &Path,
+    gpus: Gpus,
 ) -> Result<Vec<v1::Resource>, DetectError> {
     let text = match text.map(str::trim) {
         Some(path) if path.starts_with('/') => {
@@ -74,6 +80,13 @@ pub fn detect(
     }
     if !is_named("ports") {
         found.push(PORTS.to_owned());
+    }
+    let named_gpus = is_named("gpus").then(|| {
+        let amounts = named.iter().filter(|one| one.name == "gpus").filter_map(|one| one.scalar.as_ref());
+        amounts.map(|scalar| scalar.value).sum::<f64>()
+    });
+    if let Some(count) = gpus.to_offer(named_gpus)? {
+        found.push(format!("gpus:{count}"));
     }
     let mut all = named;
     all.extend(parse_list(&found.join(";"), default_role)?);
@@ -119,7 +132,7 @@ mod tests {
     use super::*;
 
     fn detected(text: &str) -> Resources {
-        let wire = detect(Some(text), "*", Path::new("/")).unwrap();
+        let wire = detect(Some(text), "*", Path::new("/"), Gpus::default()).unwrap();
         Resources::from_wire(&wire).unwrap()
     }
 
@@ -140,7 +153,7 @@ mod tests {
 
     #[test]
     fn nothing_named_means_all_is_found() {
-        let wire = detect(None, "*", Path::new("/")).unwrap();
+        let wire = detect(None, "*", Path::new("/"), Gpus::default()).unwrap();
         let names: std::collections::BTreeSet<_> = wire.iter().map(|r| r.name.as_str()).collect();
         assert_eq!(names.into_iter().collect::<Vec<_>>(), ["cpus", "disk", "mem", "ports"]);
     }
@@ -152,8 +165,14 @@ mod tests {
         let json = r#"[{"name":"cpus","type":"SCALAR","scalar":{"value":3}}]"#;
         std::fs::write(&path, json).unwrap();
         assert_eq!(detected(path.to_str().unwrap()).cpus().map(|c| c.as_f64()), Some(3.0));
-        assert!(matches!(detect(Some("/no/such"), "*", Path::new("/")), Err(DetectError::File { .. })));
-        assert!(matches!(detect(Some("cpus"), "*", Path::new("/")), Err(DetectError::Resources(_))));
+        assert!(matches!(
+            detect(Some("/no/such"), "*", Path::new("/"), Gpus::default()),
+            Err(DetectError::File { .. })
+        ));
+        assert!(matches!(
+            detect(Some("cpus"), "*", Path::new("/"), Gpus::default()),
+            Err(DetectError::Resources(_))
+        ));
     }
 
     #[test]

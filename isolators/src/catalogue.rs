@@ -92,7 +92,14 @@ const CATALOGUE: &[(&str, Entry)] = &[
     ("disk/du", here(builtin::disk_du::make)),
     ("disk/xfs", Entry::MesosOnly),
     ("linux/seccomp", here(builtin::linux_seccomp::make)),
-    ("gpu/nvidia", Entry::MesosOnly),
+    (
+        "gpu/nvidia",
+        Entry::Here {
+            make: builtin::gpu_nvidia::make,
+            controllers: &[Controller::Devices],
+            needs: Some("cgroups/devices"),
+        },
+    ),
     ("network/cni", Entry::MesosOnly),
     ("network/port_mapping", Entry::MesosOnly),
     ("network/ports", here(builtin::network_ports::make)),

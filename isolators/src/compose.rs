@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tepui_api::v1;
 
+use crate::builtin::gpu_nvidia::GpuSettings;
 use crate::builtin::labels;
 use crate::builtin::linux_capabilities::CapabilitiesSettings;
 use crate::builtin::linux_seccomp::SeccompSettings;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub capabilities: CapabilitiesSettings,
     /// The flags of `linux/seccomp`.
     pub seccomp: SeccompSettings,
+    /// The flags of `gpu/nvidia`.
+    pub gpu: GpuSettings,
     /// The other flags of the isolators that drive cgroups.
     pub cgroups: CgroupsSettings,
 }
@@ -65,6 +68,7 @@ impl Default for Settings {
             network_ports: NetworkPortsSettings::default(),
             capabilities: CapabilitiesSettings::default(),
             seccomp: SeccompSettings::default(),
+            gpu: GpuSettings::default(),
             cgroups: CgroupsSettings::default(),
         }
     }

@@ -22,6 +22,7 @@ pub mod plugin;
 pub mod seccomp;
 
 pub use builtin::amounts::fill_limits;
+pub use builtin::gpu_nvidia::{GpuSettings, count as gpus};
 pub use builtin::linux_capabilities::CapabilitiesSettings;
 pub use builtin::linux_seccomp::SeccompSettings;
 pub use builtin::network_ports::NetworkPortsSettings;

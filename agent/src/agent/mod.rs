@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::core::{Config, ContainerEvent, Core, End};
 use crate::flags::{ReconfigurationPolicy, Recover, Settings};
+use crate::gpus::Gpus;
 use crate::http::{Context, Server};
 use crate::identity;
 use crate::link::{self, LinkEvent, Master, MasterError};
@@ -279,7 +280,8 @@ fn local_address(listener: &TcpListener, settings: &Settings) -> Result<SocketAd
 
 fn config(settings: &Settings, address: SocketAddr) -> Result<Config, StartError> {
     let role = &settings.default_role;
-    let resources = resources::detect(settings.resources.as_deref(), role, &settings.work_dir)?;
+    let gpus = Gpus::of(settings);
+    let resources = resources::detect(settings.resources.as_deref(), role, &settings.work_dir, gpus)?;
     let attributes = resources::attributes(settings.attributes.as_deref())?;
     let variables = settings.executor_environment_variables.iter();
     Ok(Config {

@@ -5,11 +5,12 @@ use std::time::Duration;
 use tepui_api::resources::Resources;
 use tepui_images::{RegistryLocation, StoreOptions};
 use tepui_isolators::NetworkPortsSettings;
-use tepui_isolators::{CapabilitiesSettings, SeccompSettings};
+use tepui_isolators::{CapabilitiesSettings, GpuSettings, SeccompSettings};
 
 use super::StartError;
 use crate::containerizer::native;
 use crate::flags::Settings;
+use crate::gpus::Gpus;
 use crate::resources;
 
 /// How long a shim may take to answer, at least. Mesos' two seconds are for executors, which are the frameworks'; that shims are
@@ -43,6 +44,11 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
                 effective: security.effective_capabilities.as_ref().map(|list| list.0.clone()),
                 bounding: security.bounding_capabilities.as_ref().map(|list| list.0.clone()),
             },
+            gpu: GpuSettings {
+                devices: security.nvidia_gpu_devices.as_ref().map(|list| list.0.clone()),
+                state_dir: settings.runtime_dir().join("isolators/gpu/nvidia"),
+                ..GpuSettings::default()
+            },
             seccomp: SeccompSettings {
                 config_dir: security.seccomp_config_dir.clone(),
                 profile_name: security.seccomp_profile_name.clone(),
@@ -61,8 +67,12 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
 
 fn network_ports(settings: &Settings) -> Result<NetworkPortsSettings, StartError> {
     let flags = &settings.ports;
-    let offered =
-        resources::detect(settings.resources.as_deref(), &settings.default_role, &settings.work_dir)?;
+    let offered = resources::detect(
+        settings.resources.as_deref(),
+        &settings.default_role,
+        &settings.work_dir,
+        Gpus::of(settings),
+    )?;
     Ok(NetworkPortsSettings {
         watch_interval: flags.container_ports_watch_interval.0,
         enforce: flags.enforce_container_ports,

@@ -99,7 +99,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("network_link_speed", PORT_MAPPING),
     ("network_rate_statistics_interval", PORT_MAPPING),
     ("network_rate_statistics_window", PORT_MAPPING),
-    ("nvidia_gpu_devices", "GPUs are not built yet"),
     ("oversubscribed_resources_interval", OVERSUBSCRIPTION),
     ("qos_controller", OVERSUBSCRIPTION),
     ("qos_correction_interval_min", OVERSUBSCRIPTION),

@@ -21,7 +21,7 @@ use tepui_zookeeper::UrlText;
 pub use absent::NOT_IMPLEMENTED;
 pub use cgroups::{CgroupFlags, Devices};
 pub use plugins::IsolatorPlugins;
-pub use security::{CapabilityList, SecurityFlags};
+pub use security::{CapabilityList, GpuList, SecurityFlags};
 pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
 
 /// The flags of an agent.
@@ -483,6 +483,7 @@ mod tests {
             "--effective_capabilities={\"capabilities\":[]}",
             "--hostname=h",
             "--isolator_plugin=a=/b",
+            "--nvidia_gpu_devices=0",
             "--resources=cpus:1",
             "--runtime_dir=/r",
             "--seccomp_config_dir=/s",

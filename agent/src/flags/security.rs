@@ -1,4 +1,4 @@
-//! Flags of `linux/capabilities` and `linux/seccomp`.
+//! Flags of `linux/capabilities`, `linux/seccomp` and `gpu/nvidia`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -36,7 +36,16 @@ pub struct SecurityFlags {
     /// The profile, relative to that directory, of tasks that name none; without the flag such tasks have none
     #[arg(long = "seccomp_profile_name", value_name = "PATH", help_heading = "Security")]
     pub seccomp_profile_name: Option<String>,
+
+    /// Which GPUs to offer, by their numbers in nvidia-smi, as 0,1; as many as `gpus` in --resources. Without both, all are
+    /// offered. For the isolator gpu/nvidia
+    #[arg(long = "nvidia_gpu_devices", value_name = "LIST", help_heading = "Resources")]
+    pub nvidia_gpu_devices: Option<GpuList>,
 }
+
+/// GPUs by their index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuList(pub Vec<u32>);
 
 /// A list of capabilities, as a JSON `CapabilityInfo`.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +64,7 @@ impl SecurityFlags {
     pub(super) fn table(&self) -> Vec<(&'static str, Option<String>)> {
         vec![
             ("bounding_capabilities", self.bounding_capabilities.as_ref().map(ToString::to_string)),
+            ("nvidia_gpu_devices", self.nvidia_gpu_devices.as_ref().map(ToString::to_string)),
             ("effective_capabilities", self.effective_capabilities.as_ref().map(ToString::to_string)),
             ("seccomp_config_dir", self.seccomp_config_dir.as_ref().map(|dir| dir.display().to_string())),
             ("seccomp_profile_name", self.seccomp_profile_name.clone()),
@@ -95,9 +105,36 @@ impl fmt::Display for CapabilityList {
     }
 }
 
+// === impl GpuList ===
+
+impl FromStr for GpuList {
+    type Err = FlagError;
+
+    fn from_str(text: &str) -> Result<Self, FlagError> {
+        let numbers = text.split(',').map(|number| number.trim().parse()).collect::<Result<_, _>>();
+        numbers
+            .map(Self)
+            .map_err(|_| FlagError::Range(text.to_owned(), "a list of GPUs' numbers such as 0,1"))
+    }
+}
+
+impl fmt::Display for GpuList {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let numbers: Vec<_> = self.0.iter().map(u32::to_string).collect();
+        f.write_str(&numbers.join(","))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gpus_are_numbers() {
+        let list: GpuList = "2, 0".parse().unwrap();
+        assert_eq!((list.0.as_slice(), list.to_string().as_str()), ([2, 0].as_slice(), "2,0"));
+        assert!("all".parse::<GpuList>().unwrap_err().to_string().contains("such as 0,1"));
+    }
 
     #[test]
     fn lists_are_json_or_files_of_it() {

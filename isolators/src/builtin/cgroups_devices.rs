@@ -39,14 +39,19 @@ struct CgroupsDevices {
 }
 
 pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
-    let cgroups = parts.cgroups()?;
+    let (cgroups, rules) = (parts.cgroups()?, rules(parts)?);
+    let (_, version) = cgroups.root(Controller::Devices)?;
+    Ok(Arc::new(CgroupsDevices { filter: Filter::new(&rules, version)?, cgroups }))
+}
+
+/// What every container may use.
+pub(super) fn rules(parts: &Parts) -> Result<Vec<Rule>, MakeError> {
     let mut rules = Vec::with_capacity(DEFAULT.len());
     for (rule, _) in DEFAULT {
         rules.push(rule.parse::<Rule>().map_err(|error| MakeError::Host(error.to_string()))?);
     }
     rules.extend(parts.settings.cgroups.allowed_devices.iter().map(AllowedDevice::rule));
-    let (_, version) = cgroups.root(Controller::Devices)?;
-    Ok(Arc::new(CgroupsDevices { filter: Filter::new(&rules, version)?, cgroups }))
+    Ok(rules)
 }
 
 impl CgroupsDevices {

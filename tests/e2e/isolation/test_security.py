@@ -560,3 +560,20 @@ def test_what_no_isolator_sees_to_is_refused(bare_cluster):
         status = framework.wait_terminal(task_id)
         assert status["state"] != "TASK_FINISHED" and name in status["message"], status
     framework.teardown()
+
+
+# -- gpu/nvidia
+
+
+def test_an_agent_without_a_gpu_says_so(bare_cluster):
+    if os.path.exists("/proc/driver/nvidia/gpus"):
+        pytest.skip("this machine has a GPU")
+    words = [
+        clusters.binary(), "agent", "--master=127.0.0.1:1", "--ip=127.0.0.1", "--port=0", f"--work_dir={bare_cluster.directory('w')}",
+        f"--runtime_dir={bare_cluster.directory('r')}", f"--cgroups_root={bare_cluster.mark}-x",
+        "--isolation=filesystem/linux,cgroups/devices,gpu/nvidia",
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "gpu/nvidia" in done.stderr and "NVIDIA GPU" in done.stderr, done.stderr[-2000:]
+    done = subprocess.run([*words[:-1], "--nvidia_gpu_devices=0"], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "add it to --isolation" in done.stderr, done.stderr[-2000:]
