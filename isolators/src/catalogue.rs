@@ -83,11 +83,11 @@ const CATALOGUE: &[(&str, Entry)] = &[
     ("linux/nnp", here(builtin::linux_nnp::make)),
     ("namespaces/ipc", here_with(builtin::namespaces_ipc::make, "filesystem/linux")),
     ("namespaces/pid", here_with(builtin::namespaces_pid::make, "filesystem/linux")),
-    ("volume/sandbox_path", Entry::MesosOnly),
-    ("docker/volume", Entry::MesosOnly),
-    ("volume/host_path", Entry::MesosOnly),
-    ("volume/image", Entry::MesosOnly),
-    ("volume/secret", Entry::MesosOnly),
+    ("volume/sandbox_path", here(builtin::volume_sandbox_path::make)),
+    ("docker/volume", here_with(builtin::docker_volume::make, "filesystem/linux")),
+    ("volume/host_path", here_with(builtin::volume_host_path::make, "filesystem/linux")),
+    ("volume/image", here_with(builtin::volume_image::make, "filesystem/linux")),
+    ("volume/secret", here_with(builtin::volume_secret::make, "filesystem/linux")),
     ("volume/csi", Entry::MesosOnly),
     ("disk/du", here(builtin::disk_du::make)),
     ("disk/xfs", Entry::MesosOnly),
@@ -103,7 +103,7 @@ const CATALOGUE: &[(&str, Entry)] = &[
     ("network/cni", Entry::MesosOnly),
     ("network/port_mapping", Entry::MesosOnly),
     ("network/ports", here(builtin::network_ports::make)),
-    ("environment_secret", Entry::MesosOnly),
+    ("environment_secret", here(builtin::environment_secret::make)),
 ];
 
 /// Older names, and what they stand for.
@@ -112,6 +112,11 @@ const ALIASES: &[(&str, &[&str])] = &[
     ("cgroups", &["cgroups/cpu", "cgroups/mem"]),
     ("posix/disk", &["disk/du"]),
 ];
+
+/// Isolators that are there whenever `filesystem/linux` is, as in Mesos.
+const WITH_FILESYSTEM_LINUX: [&str; 3] = ["volume/host_path", "volume/image", "volume/sandbox_path"];
+/// One that is always there, as in Mesos.
+const ALWAYS: &str = "environment_secret";
 
 /// All cgroup isolators that are built here and that the host has the controllers for. Mesos' own meaning is "all that both
 /// it and the kernel have", so that a list with this name works on any host.
@@ -198,6 +203,10 @@ fn resolve(names: &[&str], hierarchies: &Hierarchies) -> Result<Names, BuildErro
     if !resolved.iter().any(|name| name.starts_with("filesystem/")) {
         resolved.insert("filesystem/posix".to_owned());
     }
+    if resolved.contains("filesystem/linux") {
+        resolved.extend(WITH_FILESYSTEM_LINUX.map(str::to_owned));
+    }
+    resolved.insert(ALWAYS.to_owned());
     if_possible.retain(|name| !resolved.contains(name));
     resolved.extend(if_possible.iter().cloned());
     Ok(Names { names: resolved, if_possible })

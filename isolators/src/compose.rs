@@ -15,6 +15,7 @@ use crate::builtin::network_ports::NetworkPortsSettings;
 use crate::cgroups::{CgroupError, Cgroups, CgroupsSettings};
 use crate::custom::{Custom, CustomError, Host, Places};
 use crate::isolator::{Isolator, LimitationSender};
+use crate::volume::VolumeSettings;
 
 /// What isolators are told of the agent: the flags that concern them, by Mesos' names.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct Settings {
     pub gpu: GpuSettings,
     /// The other flags of the isolators that drive cgroups.
     pub cgroups: CgroupsSettings,
+    /// The flags of volumes.
+    pub volumes: VolumeSettings,
 }
 
 /// Mesos' defaults.
@@ -70,6 +73,7 @@ impl Default for Settings {
             seccomp: SeccompSettings::default(),
             gpu: GpuSettings::default(),
             cgroups: CgroupsSettings::default(),
+            volumes: VolumeSettings::default(),
         }
     }
 }

@@ -29,6 +29,7 @@ use tepui_api::v1;
 pub use v1::ContainerId;
 
 use crate::cgroups::CgroupError;
+use crate::volume::{SecretBytes, VolumeMount};
 
 /// A future that a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -159,6 +160,10 @@ pub struct Contribution {
     pub environment: BTreeMap<String, String>,
     /// Bind mounts, made in this order onto the root file system before the mounts of `spec`.
     pub mounts: Vec<BindMount>,
+    /// Volumes, mounted in this order when all other mounts are there.
+    pub volumes: Vec<VolumeMount>,
+    /// Environment of the program that is told to it alone, and to no file. Stronger than `environment`; no value has a zero byte.
+    pub secret_environment: BTreeMap<String, SecretBytes>,
     /// The `cgroup.procs` files that the container's first process must be written to before it runs the program.
     pub cgroup_procs: Vec<PathBuf>,
     /// The first process' `oom_score_adj`, if it shall not be the agent's.

@@ -20,12 +20,14 @@ mod custom;
 mod isolator;
 pub mod plugin;
 pub mod seccomp;
+mod volume;
 
 pub use builtin::amounts::fill_limits;
 pub use builtin::gpu_nvidia::{GpuSettings, count as gpus};
 pub use builtin::linux_capabilities::CapabilitiesSettings;
 pub use builtin::linux_seccomp::SeccompSettings;
 pub use builtin::network_ports::NetworkPortsSettings;
+pub use builtin::volumes::isolator_of as volume_isolator;
 pub use catalogue::known;
 pub use compose::{BuildError, Composition, MakeError, Settings, build, build_with};
 pub use custom::{Custom, CustomError, Host, Places};
@@ -33,3 +35,4 @@ pub use isolator::{
     Answer, BindMount, BoxFuture, ContainerContext, ContainerId, Contribution, Isolator, IsolatorError,
     Limitation, LimitationSender, Limits, Recovered, done,
 };
+pub use volume::{SecretBytes, VolumeMount, VolumeSettings, VolumeSource, VolumeTarget};

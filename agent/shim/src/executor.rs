@@ -9,6 +9,7 @@ use std::ffi::{CString, NulError};
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -32,6 +33,10 @@ pub(crate) struct Program {
     pub(crate) privileges: Privileges,
     /// Where a minimal init reports the program's raw wait status.
     pub(crate) status_fd: RawFd,
+    /// Variables that no file holds. They replace those of the same name.
+    pub(crate) secrets: Vec<(String, Vec<u8>)>,
+    /// Whether the working directory may have been covered by a volume since it was entered.
+    pub(crate) enter_again: bool,
 }
 
 impl Executor for Program {
@@ -58,26 +63,52 @@ impl Executor for Program {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let environment =
-            spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
+        let process = spec.process().as_ref();
+        let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
+        let start = Start {
+            environment: self.environment(environment),
+            directory: process.map(|process| process.cwd().as_path()).filter(|_| self.enter_again),
+        };
         let code = match self.first_process {
-            FirstProcess::Program => self.become_program(environment),
-            FirstProcess::Init => self.be_init(environment),
+            FirstProcess::Program => self.become_program(&start),
+            FirstProcess::Init => self.be_init(&start),
         };
         // SAFETY: ends this forked process at once; the exit handlers are the agent's.
         unsafe { libc::_exit(code) }
     }
 }
 
+/// How the program is to be started.
+struct Start<'a> {
+    environment: Vec<Vec<u8>>,
+    /// To be entered first.
+    directory: Option<&'a Path>,
+}
+
 impl Program {
+    fn environment(&self, open: &[String]) -> Vec<Vec<u8>> {
+        let replaced = |entry: &&String| {
+            let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
+            self.secrets.iter().any(|(secret, _)| secret == name)
+        };
+        let open = open.iter().filter(|entry| !replaced(entry)).map(|entry| entry.as_bytes().to_vec());
+        let secret = self.secrets.iter().map(|(name, value)| [name.as_bytes(), b"=", value].concat());
+        open.chain(secret).collect()
+    }
+
     /// Replaces this process by the program. Returns an exit code if that is not possible.
-    fn become_program(&self, environment: &[String]) -> i32 {
+    fn become_program(&self, start: &Start<'_>) -> i32 {
         sys::default_signals();
         // The one opened before the container's /dev was in its place may come from another file system.
         if let Ok(null) = File::open("/dev/null") {
             let _ = sys::redirect(&null, 0);
         }
-        let Err(error) = self.replace(environment);
+        if let Some(directory) = start.directory
+            && let Err(error) = std::env::set_current_dir(directory)
+        {
+            return self.cannot(&format!("enter {} for", directory.display()), &error.to_string());
+        }
+        let Err(error) = self.replace(&start.environment);
         self.cannot("execute", &error)
     }
 
@@ -87,10 +118,10 @@ impl Program {
         CANNOT_EXECUTE
     }
 
-    fn replace(&self, environment: &[String]) -> Result<Infallible, String> {
-        let strings = |list: &[String]| -> Result<Vec<CString>, NulError> {
-            list.iter().map(|text| CString::new(text.as_bytes())).collect()
-        };
+    fn replace(&self, environment: &[Vec<u8>]) -> Result<Infallible, String> {
+        fn strings(list: &[impl AsRef<[u8]>]) -> Result<Vec<CString>, NulError> {
+            list.iter().map(|text| CString::new(text.as_ref())).collect()
+        }
         let nul = |_| "a string with a zero byte cannot be passed to a program".to_owned();
         let path = CString::new(self.exec.path.as_bytes()).map_err(nul)?;
         let mut argv = strings(&self.exec.argv).map_err(nul)?;
@@ -103,7 +134,7 @@ impl Program {
     }
 
     /// Runs the program as a child, reaps orphans, passes signals on, reports the program's status. Returns this process' exit code.
-    fn be_init(&self, environment: &[String]) -> i32 {
+    fn be_init(&self, start: &Start<'_>) -> i32 {
         let _ = nix::sys::prctl::set_name(c"tepui-init");
         // Blocked signals are taken up by `wait` below; unblocked ones the kernel would withhold from a namespace's first process.
         let all = SigSet::all();
@@ -120,7 +151,7 @@ impl Program {
                 let _ = setsid();
                 let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
                 return match gate.map_or(Ok(()), Gate::wait) {
-                    Ok(()) => self.become_program(environment),
+                    Ok(()) => self.become_program(start),
                     Err(reason) => self.cannot("execute", &reason),
                 };
             }

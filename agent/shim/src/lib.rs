@@ -8,7 +8,8 @@
 //!    runtime spec, and `launch.json`, the [`LaunchPlan`] (`plan`). It then asks the zygote for a shim and gets
 //!    one end of a stream socket.
 //! 3. The forked shim (`shim`) makes a mount namespace of its own and the root file system in it (`rootfs`), lets
-//!    `libcontainer` create the container, whose first process ends in `executor`, puts it into its cgroups (`cgroup`), and starts it.
+//!    `libcontainer` create the container, whose first process ends in `executor`, mounts its volumes (`volumes`), puts it into its cgroups
+//!    (`cgroup`), and starts it.
 //!    What the program may do is put in force on the way (`privileges`).
 //! 4. The shim serves its peers (`serve`): each line is a JSON [`Request`] or [`Event`] (`protocol`). Peers come
 //!    and go; an agent that restarts finds the shim again by `shim.sock` ([`connect`]).
@@ -38,13 +39,17 @@ mod rootfs;
 mod serve;
 mod shim;
 mod sys;
+mod volumes;
 mod zygote;
 
 pub use cgroup::LIBCONTAINER_PATH;
 pub use exit::{ExitRecord, Outcome, Usage};
 pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root, renew_bare_root};
 pub use liveness::{Liveness, LivenessError, holders};
-pub use plan::{BindMount, ExecPlan, FirstProcess, LaunchPlan, PlanError, RootFs, files};
+pub use plan::{
+    BindMount, ExecPlan, FirstProcess, LaunchPlan, PlanError, RootFs, Secrets, VolumePlan, VolumeSource,
+    files,
+};
 pub use privileges::{CapabilitySets, Filter, INIT_CALLS, Privileges};
 pub use protocol::{Event, ProtocolError, Request, SignalScope, State, connect, decode_line, encode_line};
 pub use remove::{RemoveTreeError, remove_tree};

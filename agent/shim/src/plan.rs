@@ -27,6 +27,8 @@ pub mod files {
     pub const EXIT: &str = "exit.json";
     /// What the shim itself has to say (its standard error); empty unless something is wrong.
     pub const LOG: &str = "shim.log";
+    /// Where the shim mounts for a moment what it then mounts in the container. Empty for everybody else.
+    pub(crate) const STAGING: &str = "staging";
     /// What the shim shows `libcontainer` in place of a cgroup.
     pub(crate) const NO_CGROUP: &str = "no-cgroup";
     /// Locked for as long as a shim is alive or about to be.
@@ -47,6 +49,12 @@ pub struct LaunchPlan {
     /// shim takes everything away that was made in `/dev` but this. The host must have the paths.
     #[serde(default)]
     pub device_mounts: Vec<PathBuf>,
+    /// Mounts made by the shim in the container that was created, after all others.
+    #[serde(default)]
+    pub volumes: Vec<VolumePlan>,
+    /// A directory of the container that is made if absent: where its program starts. Only on a root file system of its own.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
     /// The file that receives standard output. It is created if absent, and appended to.
     pub stdout: PathBuf,
     /// The file that receives standard error. It is created if absent, and appended to.
@@ -100,6 +108,81 @@ pub struct BindMount {
     pub recursive: bool,
     /// Cannot be written through.
     pub read_only: bool,
+}
+
+/// A mount that a container has for its user: see `volumes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumePlan {
+    /// What is mounted.
+    pub source: VolumeSource,
+    /// A directory of the container that `target` is relative to and no link in `target` leads out of, nor anywhere else. With none, `target` is
+    /// absolute, and links in it are followed as the container's processes would.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// Whether `target`, and the directories above, are made if absent; else they must exist.
+    pub create: bool,
+    /// Cannot be written through, nor can the mounts beneath it.
+    pub read_only: bool,
+    /// Whether what the container mounts beneath it appears on the host, if it is a shared mount there. What the host mounts
+    /// appears in the container in any case.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+/// What a volume is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeSource {
+    /// A file or directory of the host, with the mounts beneath it.
+    Path {
+        /// Absolute. Links are followed.
+        path: PathBuf,
+    },
+    /// The same, but found beneath a directory that no link leads out of.
+    Beneath {
+        /// The directory. Absolute.
+        top: PathBuf,
+        /// Relative to it.
+        path: PathBuf,
+    },
+    /// Image layers, under a writable one if there is one.
+    Layers {
+        /// Unpacked layers, the topmost first.
+        lowers: Vec<PathBuf>,
+        /// Receives what the container writes, and overlayfs' scratch directory on the same file system. Both must exist.
+        writable: Option<(PathBuf, PathBuf)>,
+    },
+    /// A file in memory with one of [`Secrets::files`], readable and writable by [`LaunchPlan::stdio_owner`] only.
+    Secret {
+        /// Which one, counted from 0.
+        number: usize,
+    },
+}
+
+/// What a shim is told and no file holds. It comes to the shim in memory, beside the launch plan.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// Variables for the program, in place of those of the OCI runtime spec that have the same name. No value has a zero byte.
+    pub environment: Vec<(String, Vec<u8>)>,
+    /// The content of [`VolumeSource::Secret`].
+    pub files: Vec<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Secrets {
+    /// How many there are, as nobody may read more of them in a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({} variables, {} files)", self.environment.len(), self.files.len())
+    }
+}
+
+impl Secrets {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.environment.is_empty() && self.files.is_empty()
+    }
 }
 
 /// The program that a container runs.

@@ -14,9 +14,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::Pid;
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
 use crate::plan::{BindMount, RootFs};
 
@@ -88,7 +90,7 @@ pub(crate) fn build(rootfs: &RootFs, target: &Path, binds: &[BindMount]) -> Resu
             mount(Some("/"), target, None::<&str>, flags, None::<&str>).map_err(failed)?;
             cover_devices(target)?;
         }
-        RootFs::Overlay { lowers, upper, work } => overlay(lowers, upper, work, target)?,
+        RootFs::Overlay { lowers, upper, work } => overlay(lowers, Some((upper, work)), target)?,
     }
     let own = matches!(rootfs, RootFs::Overlay { .. });
     binds.iter().try_for_each(|bind| bind_into(target, bind, own))
@@ -116,18 +118,21 @@ pub(crate) fn renew_device_cover(target: &Path) -> Result<(), RootFsError> {
 /// Takes the cover of the host's `/dev` away in the mount namespace of a container that was created and not yet started. What is
 /// mounted on the cover at `kept`, paths beneath `/dev` that the host has too, is mounted there instead.
 pub(crate) fn uncover_devices(init: Pid, kept: &[PathBuf]) -> Result<(), RootFsError> {
-    let io = |path: &str| {
-        let path = PathBuf::from(path);
-        move |source: io::Error| RootFsError::Mount { target: path, source }
-    };
-    let ours = File::open("/proc/self/ns/mnt").map_err(io("/proc/self/ns/mnt"))?;
-    let theirs = File::open(format!("/proc/{init}/ns/mnt")).map_err(io("/dev"))?;
-    let here = File::open(".").map_err(io("."))?;
-    setns(theirs.as_fd(), CloneFlags::CLONE_NEWNS).map_err(|errno| io("/dev")(errno.into()))?;
-    let done = uncover(kept);
-    setns(ours.as_fd(), CloneFlags::CLONE_NEWNS).map_err(|errno| io("/dev")(errno.into()))?;
-    nix::unistd::fchdir(&here).map_err(|errno| io(".")(errno.into()))?;
-    done
+    in_namespace_of(init, || uncover(kept))
+        .map_err(|source| RootFsError::Mount { target: PathBuf::from("/dev"), source })?
+}
+
+/// Does something in the mount namespace of a container that was created and not yet started, with its root for `/`. The container's `/proc` knows
+/// nothing of this process, so that `/proc/self` leads nowhere meanwhile.
+pub(crate) fn in_namespace_of<T>(init: Pid, work: impl FnOnce() -> T) -> io::Result<T> {
+    let ours = File::open("/proc/self/ns/mnt")?;
+    let theirs = File::open(format!("/proc/{init}/ns/mnt"))?;
+    let here = File::open(".")?;
+    setns(theirs.as_fd(), CloneFlags::CLONE_NEWNS)?;
+    let done = work();
+    setns(ours.as_fd(), CloneFlags::CLONE_NEWNS)?;
+    nix::unistd::fchdir(&here)?;
+    Ok(done)
 }
 
 fn uncover(kept: &[PathBuf]) -> Result<(), RootFsError> {
@@ -169,26 +174,38 @@ fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<(), RootFsError> {
+/// Stacks layers, under a directory that receives what is written and its scratch directory; without them, nothing can be written, and there
+/// must be two layers at least.
+pub(crate) fn overlay(
+    lowers: &[PathBuf],
+    writable: Option<(&Path, &Path)>,
+    target: &Path,
+) -> Result<(), RootFsError> {
     let failed = |source: io::Error| RootFsError::Mount { target: target.to_owned(), source };
-    // Volatile: the upper directory does not outlive the container, so unmounting need not sync the disk.
-    let mut options = b"volatile,lowerdir=".to_vec();
+    let mut options = Vec::new();
+    if writable.is_some() {
+        // The upper directory does not outlive the container, so unmounting need not sync the disk.
+        options.extend_from_slice(b"volatile,");
+    }
+    options.extend_from_slice(b"lowerdir=");
     for (index, lower) in lowers.iter().enumerate() {
         if index > 0 {
             options.push(b':');
         }
         escape(lower, &mut options);
     }
-    options.extend_from_slice(b",upperdir=");
-    escape(upper, &mut options);
-    options.extend_from_slice(b",workdir=");
-    escape(work, &mut options);
+    if let Some((upper, work)) = writable {
+        options.extend_from_slice(b",upperdir=");
+        escape(upper, &mut options);
+        options.extend_from_slice(b",workdir=");
+        escape(work, &mut options);
+    }
     // The kernel takes one page of options.
     if options.len() < 4000 {
         return mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_slice()))
             .map_err(|error| failed(error.into()));
     }
-    overlay_by_parts(lowers, upper, work, target).map_err(|source| RootFsError::TooManyLayers {
+    overlay_by_parts(lowers, writable, target).map_err(|source| RootFsError::TooManyLayers {
         layers: lowers.len(),
         bytes: options.len(),
         source,
@@ -211,7 +228,7 @@ const FSCONFIG_CMD_CREATE: u32 = 6;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
 
 /// The same with one system call a layer, which has no limit in all.
-fn overlay_by_parts(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
+fn overlay_by_parts(lowers: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
     // SAFETY: the argument is a C string that lives through the call.
     let context = own(unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), 1) })?;
     let set = |command: u32, key: Option<&std::ffi::CStr>, value: Option<&Path>| -> io::Result<()> {
@@ -232,16 +249,18 @@ fn overlay_by_parts(lowers: &[PathBuf], upper: &Path, work: &Path, target: &Path
     for lower in lowers {
         set(FSCONFIG_SET_STRING, Some(c"lowerdir+"), Some(lower))?;
     }
-    set(FSCONFIG_SET_STRING, Some(c"upperdir"), Some(upper))?;
-    set(FSCONFIG_SET_STRING, Some(c"workdir"), Some(work))?;
-    set(FSCONFIG_SET_FLAG, Some(c"volatile"), None)?;
+    if let Some((upper, work)) = writable {
+        set(FSCONFIG_SET_STRING, Some(c"upperdir"), Some(upper))?;
+        set(FSCONFIG_SET_STRING, Some(c"workdir"), Some(work))?;
+        set(FSCONFIG_SET_FLAG, Some(c"volatile"), None)?;
+    }
     set(FSCONFIG_CMD_CREATE, None, None)?;
     // SAFETY: takes integers only.
     let mounted = own(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, 0) })?;
     attach(&mounted, target)
 }
 
-fn own(fd: libc::c_long) -> io::Result<OwnedFd> {
+pub(crate) fn own(fd: libc::c_long) -> io::Result<OwnedFd> {
     let fd = Errno::result(fd)?;
     // SAFETY: the kernel has just given us this descriptor, nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
@@ -269,52 +288,73 @@ fn bind_into(root: &Path, bind: &BindMount, own: bool) -> Result<(), RootFsError
     Ok(())
 }
 
-/// Opens `path` as if `root` were `/`; makes it, and the directories above, if absent.
-fn open_beneath(root: &Path, path: &Path, directory: bool, replace_links: bool) -> Result<File, RootFsError> {
-    let names: Vec<_> = path
-        .strip_prefix("/")
-        .map_err(|_| RootFsError::Path(path.to_owned()))?
-        .components()
-        .map(|part| match part {
-            Component::Normal(name) => Ok(name),
-            _ => Err(RootFsError::Path(path.to_owned())),
-        })
-        .collect::<Result<_, _>>()?;
-    let failed = |source: io::Error| RootFsError::Mount {
-        target: root.join(path.strip_prefix("/").unwrap_or(path)),
-        source,
-    };
-    let top = open_path(root).map_err(failed)?;
-    let mut so_far = PathBuf::new();
-    for (index, name) in names.iter().enumerate() {
-        let parent = resolve(&top, &so_far).map_err(failed)?;
-        so_far.push(name);
-        match resolve(&top, &so_far) {
-            Ok(_) => continue,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-        let new = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
-        if replace_links && fs::symlink_metadata(&new).is_ok_and(|found| found.is_symlink()) {
-            fs::remove_file(&new).map_err(failed)?;
-        }
-        if index + 1 < names.len() || directory {
-            fs::create_dir(&new).map_err(failed)?;
-        } else {
-            OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new).map_err(failed)?;
-        }
-    }
-    resolve(&top, &so_far).map_err(failed)
+/// Makes a directory of the root file system, and those above, unless they are there.
+pub(crate) fn make_directory(root: &Path, path: &Path) -> Result<(), RootFsError> {
+    open_beneath(root, path, true, false).map(drop)
 }
 
-fn open_path(path: &Path) -> io::Result<File> {
+/// Opens `path` as if `root` were `/`; makes it, and the directories above, if absent.
+fn open_beneath(root: &Path, path: &Path, directory: bool, replace_links: bool) -> Result<File, RootFsError> {
+    let relative = path.strip_prefix("/").map_err(|_| RootFsError::Path(path.to_owned()))?;
+    let failed = |source: io::Error| RootFsError::Mount { target: root.join(relative), source };
+    let top = open_path(root).map_err(failed)?;
+    let missing = Missing { directory, replace_links };
+    make_beneath(&top, relative, missing, ResolveFlag::RESOLVE_IN_ROOT).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => RootFsError::Path(path.to_owned()),
+        _ => failed(error),
+    })
+}
+
+/// What to do about a path that does not exist.
+#[derive(Clone, Copy)]
+pub(crate) struct Missing {
+    /// Make a directory, rather than an empty file.
+    pub directory: bool,
+    /// Remove links that lead nowhere, and make what is asked for in their place.
+    pub replace_links: bool,
+}
+
+/// Opens a path relative to `top`; makes it, and the directories above, if absent. `InvalidInput` means that the path is not a plain one.
+pub(crate) fn make_beneath(
+    top: &File,
+    path: &Path,
+    missing: Missing,
+    flags: ResolveFlag,
+) -> io::Result<File> {
+    let parts = path.components().map(|part| match part {
+        Component::Normal(name) => Ok(name),
+        _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+    });
+    let names = parts.collect::<io::Result<Vec<_>>>()?;
+    let mut so_far = PathBuf::new();
+    for (index, name) in names.iter().enumerate() {
+        let parent = resolve(top, &so_far, flags)?;
+        so_far.push(name);
+        match resolve(top, &so_far, flags) {
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        if missing.replace_links && nix::fcntl::readlinkat(&parent, *name).is_ok() {
+            unlinkat(&parent, *name, UnlinkatFlags::NoRemoveDir)?;
+        }
+        if index + 1 < names.len() || missing.directory {
+            mkdirat(&parent, *name, Mode::from_bits_truncate(0o755))?;
+        } else {
+            let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+            openat(&parent, *name, new, Mode::from_bits_truncate(0o644))?;
+        }
+    }
+    resolve(top, &so_far, flags)
+}
+
+pub(crate) fn open_path(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path)
 }
 
-/// Opens a path beneath `top`, following links as a process would whose root is `top`.
-fn resolve(top: &File, path: &Path) -> io::Result<File> {
-    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+/// Opens a path beneath `top`. With RESOLVE_IN_ROOT, links are followed as by a process whose root is `top`.
+pub(crate) fn resolve(top: &File, path: &Path, flags: ResolveFlag) -> io::Result<File> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(flags);
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     Ok(File::from(openat2(top, path, how)?))
 }

@@ -15,11 +15,11 @@ use nix::unistd::{Pid, setgroups, setsid};
 
 use crate::executor::Program;
 use crate::exit::{ExitRecord, Outcome, Usage};
-use crate::plan::{FirstProcess, LaunchPlan, RootFs, files};
+use crate::plan::{FirstProcess, LaunchPlan, RootFs, Secrets, files};
 use crate::processes::Processes;
 use crate::protocol::State;
 use crate::serve::{Held, Server};
-use crate::{cgroup, log, rootfs, sys};
+use crate::{cgroup, log, rootfs, sys, volumes};
 
 /// A container that could not be started: which step, and why.
 struct Failure {
@@ -52,7 +52,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Runs a shim in the process that the zygote has just forked. Returns its exit code.
-pub(crate) fn run(dir: &Path, control: UnixStream, alive: OwnedFd) -> i32 {
+pub(crate) fn run(dir: &Path, control: UnixStream, alive: OwnedFd, secrets: Option<File>) -> i32 {
     // Held, never used: see `liveness`.
     let _alive = alive;
     // The zygote ignores SIGCHLD so that shims need not be reaped; `libcontainer` and we do wait for our children.
@@ -63,7 +63,7 @@ pub(crate) fn run(dir: &Path, control: UnixStream, alive: OwnedFd) -> i32 {
     let Ok(home) = open_home(dir) else { return 72 };
     let Ok(listener) = UnixListener::bind(files::SOCKET) else { return 73 };
     let mut server = Server::new(listener, control);
-    let record = look_after(dir, &mut server).unwrap_or_else(ExitRecord::from);
+    let record = look_after(dir, &mut server, secrets).unwrap_or_else(ExitRecord::from);
     if record.save(&home).is_err() {
         return 74;
     }
@@ -84,9 +84,13 @@ fn open_home(dir: &Path) -> io::Result<File> {
 }
 
 /// The container's whole life.
-fn look_after(dir: &Path, server: &mut Server) -> Result<ExitRecord, Failure> {
+fn look_after(dir: &Path, server: &mut Server, secrets: Option<File>) -> Result<ExitRecord, Failure> {
     let plan = LaunchPlan::load(dir).map_err(at("plan"))?;
-    let mut created = create(dir, &plan)?;
+    let secrets = match secrets {
+        Some(file) => serde_json::from_reader(io::BufReader::new(file)).map_err(at("secrets"))?,
+        None => Secrets::default(),
+    };
+    let mut created = create(dir, &plan, secrets)?;
     let init = created.init;
     if plan.hold {
         server.announce(State::Created { pid: init.as_raw() });
@@ -118,10 +122,15 @@ struct Created {
     status: PipeReader,
 }
 
-fn create(dir: &Path, plan: &LaunchPlan) -> Result<Created, Failure> {
+fn create(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Created, Failure> {
+    let mut volumes = volumes::open_on_host(plan).map_err(at("volumes"))?;
     rootfs::enter_namespace().map_err(at("rootfs"))?;
     let target = dir.join(files::ROOTFS);
     rootfs::build(&plan.rootfs, &target, &plan.mounts).map_err(at("rootfs"))?;
+    if let (RootFs::Overlay { .. }, Some(directory)) = (&plan.rootfs, &plan.directory) {
+        rootfs::make_directory(&target, directory).map_err(at("rootfs"))?;
+    }
+    volumes.complete(plan, &secrets).map_err(at("volumes"))?;
     let hidden = cgroup::hide().map_err(at("cgroups"))?;
     // The agent's supplementary groups are none of the container's business.
     setgroups(&[]).map_err(at("groups"))?;
@@ -129,11 +138,12 @@ fn create(dir: &Path, plan: &LaunchPlan) -> Result<Created, Failure> {
         nix::sys::prctl::set_child_subreaper(true).map_err(at("subreaper"))?;
     }
     let (status, report) = io::pipe().map_err(at("stdio"))?;
-    let (container, init) = call_libcontainer(dir, plan, report)?;
+    let (container, init) = call_libcontainer(dir, plan, secrets.environment, report)?;
     hidden.reveal().map_err(at("cgroups"))?;
     if plan.rootfs == RootFs::Host {
         rootfs::uncover_devices(init, &plan.device_mounts).map_err(at("rootfs"))?;
     }
+    volumes.attach(plan, init).map_err(at("volumes"))?;
     for procs in &plan.cgroup_procs {
         cgroup::enter(procs, init).map_err(at("cgroups"))?;
     }
@@ -146,7 +156,12 @@ fn create(dir: &Path, plan: &LaunchPlan) -> Result<Created, Failure> {
     Ok(Created { container, init, status })
 }
 
-fn call_libcontainer(dir: &Path, plan: &LaunchPlan, report: PipeWriter) -> Result<(Container, Pid), Failure> {
+fn call_libcontainer(
+    dir: &Path,
+    plan: &LaunchPlan,
+    secrets: Vec<(String, Vec<u8>)>,
+    report: PipeWriter,
+) -> Result<(Container, Pid), Failure> {
     let stdout = open_output(&plan.stdout, plan.stdio_owner).map_err(at("stdio"))?;
     let stderr = if plan.stderr == plan.stdout {
         stdout.try_clone()
@@ -159,6 +174,8 @@ fn call_libcontainer(dir: &Path, plan: &LaunchPlan, report: PipeWriter) -> Resul
         first_process: plan.first_process,
         privileges: plan.privileges.clone(),
         status_fd: report.as_raw_fd(),
+        secrets,
+        enter_again: !plan.volumes.is_empty(),
     };
     let container = ContainerBuilder::new(plan.container_id.clone(), SyscallType::default())
         .with_root_path(dir.join(files::STATE))

@@ -2,18 +2,19 @@
 //!
 //! The agent's end is [`Zygote`]. Requests travel over a sequenced-packet socket: the bytes are the path of the
 //! container's runtime directory; two open files come with them, the shim's end of the control connection and the lock of
-//! [`Liveness`]. There is no answer: if no shim can be forked, the control connection closes without a word. The zygote ends
+//! [`Liveness`], and a third, in memory, for a container that has [`Secrets`]. There is no answer: if no shim can be forked, the control connection closes without a word. The zygote ends
 //! when the agent's end is closed; its shims live on.
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::sys::memfd::memfd_create;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
@@ -23,6 +24,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 
 use crate::liveness::{Liveness, LivenessError};
+use crate::plan::Secrets;
 use crate::{shim, sys};
 
 /// The agent's handle on its zygote. Dropping it ends the zygote, not the shims.
@@ -50,6 +52,9 @@ pub enum ZygoteError {
     /// Somebody looks after this container already.
     #[error(transparent)]
     Liveness(#[from] LivenessError),
+    /// The container's secrets cannot be handed over.
+    #[error("the container's secrets cannot be handed to its shim: {0}")]
+    Secrets(#[source] io::Error),
 }
 
 const LONGEST_PATH: usize = 4096;
@@ -80,13 +85,20 @@ impl Zygote {
     ///
     /// The connection carries the shim's events (see [`crate::protocol`]). If it closes without one, there was no shim.
     pub fn launch(&self, dir: &Path) -> Result<UnixStream, ZygoteError> {
+        self.launch_with(dir, &Secrets::default())
+    }
+
+    /// As [`Self::launch`], for a container that has secrets.
+    pub fn launch_with(&self, dir: &Path, secrets: &Secrets) -> Result<UnixStream, ZygoteError> {
         let path = dir.as_os_str().as_bytes();
         if path.len() > LONGEST_PATH {
             return Err(ZygoteError::PathTooLong(dir.to_owned()));
         }
         let alive = Liveness::take(dir)?;
         let (ours, theirs) = UnixStream::pair().map_err(ZygoteError::Gone)?;
-        let files = [theirs.as_raw_fd(), alive.as_fd().as_raw_fd()];
+        let secrets = if secrets.is_empty() { None } else { Some(in_memory(secrets)?) };
+        let mut files = vec![theirs.as_raw_fd(), alive.as_fd().as_raw_fd()];
+        files.extend(secrets.as_ref().map(AsRawFd::as_raw_fd));
         let socket =
             self.socket.as_ref().ok_or_else(|| ZygoteError::Gone(io::ErrorKind::NotConnected.into()))?;
         loop {
@@ -124,7 +136,7 @@ fn serve(socket: OwnedFd) -> i32 {
     }
     sys::close_all_but(&[socket.as_raw_fd()]);
     loop {
-        let (dir, control, alive) = match receive(&socket) {
+        let (dir, control, alive, secrets) = match receive(&socket) {
             Ok(Some(request)) => request,
             Ok(None) => return 0,
             Err(Errno::EINTR | Errno::EBADMSG) => continue,
@@ -133,16 +145,27 @@ fn serve(socket: OwnedFd) -> i32 {
         // SAFETY: the zygote never has a second thread.
         if let Ok(ForkResult::Child) = unsafe { fork() } {
             drop(socket);
-            return shim::run(&dir, control, alive);
+            return shim::run(&dir, control, alive, secrets);
         }
     }
 }
 
-type Order = (PathBuf, UnixStream, OwnedFd);
+type Order = (PathBuf, UnixStream, OwnedFd, Option<File>);
+
+/// A file that is on no disk.
+fn in_memory(secrets: &Secrets) -> Result<File, ZygoteError> {
+    let write = || {
+        let mut file = File::from(memfd_create("tepui-secrets", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(&serde_json::to_vec(secrets)?)?;
+        file.rewind()?;
+        Ok(file)
+    };
+    write().map_err(ZygoteError::Secrets)
+}
 
 fn receive(socket: &OwnedFd) -> Result<Option<Order>, Errno> {
     let mut path = vec![0; LONGEST_PATH];
-    let mut ancillary = nix::cmsg_space!([RawFd; 2]);
+    let mut ancillary = nix::cmsg_space!([RawFd; 3]);
     let mut parts = [IoSliceMut::new(&mut path)];
     let message =
         recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut ancillary), MsgFlags::MSG_CMSG_CLOEXEC)?;
@@ -160,5 +183,6 @@ fn receive(socket: &OwnedFd) -> Result<Option<Order>, Errno> {
     path.truncate(length);
     let mut files = files.into_iter();
     let (Some(control), Some(alive)) = (files.next(), files.next()) else { return Err(Errno::EBADMSG) };
-    Ok(Some((PathBuf::from(OsStr::from_bytes(&path)), UnixStream::from(control), alive)))
+    let secrets = files.next().map(File::from);
+    Ok(Some((PathBuf::from(OsStr::from_bytes(&path)), UnixStream::from(control), alive, secrets)))
 }

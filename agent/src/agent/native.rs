@@ -54,12 +54,14 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
                 profile_name: security.seccomp_profile_name.clone(),
             },
             cgroups: settings.cgroups.settings(),
+            volumes: settings.volumes.settings(&settings.runtime_dir()),
         },
         image_store_dir: settings.docker_store_dir.clone(),
         image_options: StoreOptions {
             registry: RegistryLocation::parse(&settings.docker_registry)?,
             ..StoreOptions::default()
         },
+        ignore_image_runtime: settings.volumes.docker_ignore_runtime,
         sandbox_directory: settings.sandbox_directory.clone(),
         shim_patience: settings.executor_reregistration_timeout.0.max(SHIM_PATIENCE),
     })

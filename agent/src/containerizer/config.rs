@@ -94,11 +94,14 @@ impl ContainerConfig {
         }
     }
 
-    /// The variables of the command itself.
+    /// The variables of the command itself, without its secrets.
     pub(super) fn own_environment(&self) -> impl Iterator<Item = (&str, &str)> {
         let variables =
             self.command.environment.as_ref().map_or(&[][..], |Environment { variables }| variables);
-        variables.iter().map(|variable| (variable.name.as_str(), variable.value()))
+        variables
+            .iter()
+            .filter(|variable| !is_secret(variable))
+            .map(|variable| (variable.name.as_str(), variable.value()))
     }
 
     /// Refuses what would otherwise be passed over in silence, as none of the agent's isolators sees to it.
@@ -107,9 +110,9 @@ impl ContainerConfig {
         if !self.command.uris.is_empty() {
             return Err(Unsupported("fetching URIs (CommandInfo.uris)"));
         }
-        let is_secret =
-            |variable: &environment::Variable| variable.r#type() == environment::variable::Type::Secret;
-        if self.command.environment.iter().any(|all| all.variables.iter().any(is_secret)) {
+        if self.command.environment.iter().any(|all| all.variables.iter().any(is_secret))
+            && !isolators.has("environment_secret")
+        {
             return Err(Unsupported("a secret as an environment variable (isolator environment_secret)"));
         }
         if self
@@ -130,8 +133,12 @@ impl ContainerConfig {
         if container.r#type() != Type::Mesos {
             return Err(Unsupported("a container of type DOCKER (--containerizers=docker)"));
         }
-        if !container.volumes.is_empty() {
-            return Err(Unsupported("a volume (ContainerInfo.volumes)"));
+        for volume in &container.volumes {
+            // One that is of no kind is refused by all of them.
+            let isolator = tepui_isolators::volume_isolator(volume).unwrap_or("volume/host_path");
+            if !isolators.has(isolator) {
+                return Err(Unsupported(volume_text(isolator)));
+            }
         }
         if container.network_infos.iter().any(|network| network.name.is_some())
             && !isolators.has("network/cni")
@@ -164,5 +171,20 @@ impl ContainerConfig {
             return Err(Unsupported("a seccomp profile (isolator linux/seccomp)"));
         }
         Ok(())
+    }
+}
+
+fn is_secret(variable: &environment::Variable) -> bool {
+    variable.r#type() == environment::variable::Type::Secret
+}
+
+fn volume_text(isolator: &str) -> &'static str {
+    match isolator {
+        "volume/sandbox_path" => "a volume in a sandbox (isolator volume/sandbox_path)",
+        "volume/image" => "a volume of an image (isolator volume/image)",
+        "volume/secret" => "a volume of a secret (isolator volume/secret)",
+        "docker/volume" => "a volume of a Docker volume plugin (isolator docker/volume)",
+        "volume/csi" => "a volume of a CSI plugin (isolator volume/csi)",
+        _ => "a volume of the host (isolator volume/host_path)",
     }
 }

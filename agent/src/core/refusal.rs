@@ -1,7 +1,7 @@
 //! What a task may ask for that this agent cannot do yet. Such a task is answered with words; it is
 //! never run without what it asked for.
 
-use tepui_api::v1::{FrameworkInfo, TaskInfo, container_info, environment};
+use tepui_api::v1::{FrameworkInfo, TaskInfo, container_info};
 
 use crate::sandbox::paths;
 
@@ -32,14 +32,6 @@ pub fn of_task(task: &TaskInfo) -> Option<String> {
     if !command.uris.is_empty() {
         return Some("fetching 'command.uris' is not implemented yet".to_owned());
     }
-    let secret = (command.environment.iter().flat_map(|e| &e.variables))
-        .find(|variable| variable.r#type() == environment::variable::Type::Secret);
-    if let Some(variable) = secret {
-        return Some(format!(
-            "the environment variable '{}' is a secret, which is not implemented yet",
-            variable.name
-        ));
-    }
     if task.health_check.is_some() {
         return Some("health checks are not implemented yet".to_owned());
     }
@@ -66,7 +58,7 @@ pub fn user_of(framework: &FrameworkInfo, task: &TaskInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tepui_api::v1::{CommandInfo, ContainerInfo, Environment, HealthCheck};
+    use tepui_api::v1::{CommandInfo, ContainerInfo, HealthCheck};
 
     fn task(command: CommandInfo) -> TaskInfo {
         TaskInfo { task_id: "t".into(), command: Some(command), ..TaskInfo::default() }
@@ -86,14 +78,6 @@ mod tests {
             let outside = TaskInfo { task_id: id.into(), ..task(shell("true")) };
             assert!(of_task(&outside).unwrap().contains("directory"), "{id}");
         }
-        let secret = environment::Variable {
-            name: "TOKEN".into(),
-            r#type: Some(environment::variable::Type::Secret as i32),
-            ..Default::default()
-        };
-        let with_secret =
-            CommandInfo { environment: Some(Environment { variables: vec![secret] }), ..shell("true") };
-        assert!(of_task(&task(with_secret)).unwrap().contains("TOKEN"));
         let checked = TaskInfo { health_check: Some(HealthCheck::default()), ..task(shell("true")) };
         assert!(of_task(&checked).unwrap().contains("health checks"));
         let docker = ContainerInfo { r#type: container_info::Type::Docker as i32, ..Default::default() };

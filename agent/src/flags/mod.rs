@@ -10,6 +10,7 @@ mod plugins;
 pub mod ports;
 mod security;
 mod values;
+mod volumes;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use cgroups::{CgroupFlags, Devices};
 pub use plugins::IsolatorPlugins;
 pub use security::{CapabilityList, GpuList, SecurityFlags};
 pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
+pub use volumes::VolumeFlags;
 
 /// The flags of an agent.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -288,6 +290,9 @@ pub struct Settings {
     /// Those of the isolators that drive cgroups.
     #[command(flatten)]
     pub cgroups: CgroupFlags,
+    /// Volumes, and what images say of their containers
+    #[command(flatten)]
+    pub volumes: VolumeFlags,
 }
 
 /// The isolators that containers have unless others are named.
@@ -352,6 +357,7 @@ impl Settings {
         ];
         let all = all.into_iter().chain(self.cgroups.table()).chain(self.ports.table());
         let all = all.chain(self.security.table()).chain(self.isolator_plugins.table());
+        let all = all.chain(self.volumes.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
         table.sort_unstable();
         table

@@ -11,6 +11,7 @@
 
 mod read;
 mod records;
+mod redact;
 mod tables;
 mod upgrade;
 mod writer;

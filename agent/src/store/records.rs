@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tepui_api::v1::{ContainerId, FrameworkInfo, TaskInfo};
 
+use super::redact::redact;
 use crate::core::{FrameworkFate, KillCause, KillOrder, TaskKey, TaskWrite};
 
 /// A framework.
@@ -79,10 +80,12 @@ impl FrameworkRecord {
 // === impl TaskRecord ===
 
 impl TaskRecord {
-    /// The record of a task.
+    /// The record of a task, without its secrets.
     pub fn new(task: &TaskWrite) -> Self {
+        let mut info = (*task.info).clone();
+        redact(&mut info);
         Self {
-            info: (*task.info).clone(),
+            info,
             container: task.container.value.clone(),
             directory: task.directory.to_string_lossy().into_owned(),
             user: task.user.clone(),

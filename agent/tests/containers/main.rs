@@ -17,7 +17,7 @@ use serde_json::json;
 use support::{Context, cgroup_file, exists, on_image, scalar, stderr, stdout, until};
 use tepui_agent::containerizer::{Found, PrepareError, StartError};
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{CommandInfo, ContainerId, Environment, Volume, environment::Variable};
+use tepui_api::v1::{CommandInfo, ContainerId, Environment, Volume, environment::Variable, volume};
 use tepui_shim::SignalScope;
 use update::{
     an_isolator_that_fails_leaves_the_former_resources_in_force, an_update_survives_the_agent,
@@ -177,7 +177,11 @@ fn what_is_not_implemented_is_refused(context: &Context) {
         let host = context.host();
         let mut config = context.shell("volume", "true");
         let mut container = on_image("/nowhere");
-        container.volumes = vec![Volume::default()];
+        let source = volume::Source {
+            r#type: Some(volume::source::Type::CsiVolume.into()),
+            ..volume::Source::default()
+        };
+        container.volumes = vec![Volume { source: Some(source), ..Volume::default() }];
         config.container = Some(container);
         let error = host.containerizer.prepare(config.clone()).await.unwrap_err();
         assert!(

@@ -92,6 +92,7 @@ impl Context {
             },
             image_store_dir: self.dir.join("store"),
             image_options: StoreOptions::default(),
+            ignore_image_runtime: false,
             sandbox_directory: "/mnt/mesos/sandbox".to_owned(),
             shim_patience: std::time::Duration::from_secs(10),
         };

@@ -16,6 +16,8 @@ pub mod cgroups_pids;
 mod cpu_list;
 pub mod disk_du;
 pub mod docker_runtime;
+pub mod docker_volume;
+pub mod environment_secret;
 pub mod filesystem_linux;
 pub mod filesystem_posix;
 pub mod gpu_nvidia;
@@ -31,7 +33,13 @@ pub mod posix_cpu;
 pub mod posix_mem;
 pub mod posix_rlimits;
 mod proc_tree;
+mod secrets;
 mod table;
+pub mod volume_host_path;
+pub mod volume_image;
+pub mod volume_sandbox_path;
+pub mod volume_secret;
+pub mod volumes;
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Process, Spec};
 

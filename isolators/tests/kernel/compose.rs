@@ -19,7 +19,18 @@ fn names(list: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_order_is_ours_whatever_the_users_is() {
-    let expected = ["cgroups", "filesystem/linux", "cgroups/cpu", "cgroups/mem", "namespaces/pid", "disk/du"];
+    let expected = [
+        "cgroups",
+        "filesystem/linux",
+        "cgroups/cpu",
+        "cgroups/mem",
+        "namespaces/pid",
+        "volume/sandbox_path",
+        "volume/host_path",
+        "volume/image",
+        "disk/du",
+        "environment_secret",
+    ];
     assert_eq!(
         names(&["disk/du", "cgroups/mem", "namespaces/pid", "cgroups/cpu", "filesystem/linux"]),
         expected
@@ -32,10 +43,28 @@ fn the_order_is_ours_whatever_the_users_is() {
 
 #[test]
 fn older_names_and_defaults_are_resolved() {
-    assert_eq!(names(&["process"]), ["cgroups", "filesystem/posix", "posix/cpu", "posix/mem"]);
+    assert_eq!(
+        names(&["process"]),
+        ["cgroups", "filesystem/posix", "posix/cpu", "posix/mem", "environment_secret"]
+    );
     assert_eq!(
         names(&["cgroups", "posix/disk"]),
-        ["cgroups", "filesystem/posix", "cgroups/cpu", "cgroups/mem", "disk/du"]
+        ["cgroups", "filesystem/posix", "cgroups/cpu", "cgroups/mem", "disk/du", "environment_secret"]
+    );
+    assert_eq!(
+        names(&["cgroups/all"]),
+        ["cgroups", "filesystem/posix", "cgroups/cpu", "cgroups/mem", "environment_secret"]
+    );
+    assert_eq!(
+        names(&["filesystem/linux"]),
+        [
+            "cgroups",
+            "filesystem/linux",
+            "volume/sandbox_path",
+            "volume/host_path",
+            "volume/image",
+            "environment_secret"
+        ]
     );
     assert!(Host::new(&["posix/disk"], |_| {}).composition.has("disk/du"));
 }

@@ -17,3 +17,4 @@ mod seccomp;
 mod support;
 mod unified;
 mod update;
+mod volumes;

@@ -185,9 +185,14 @@ def test_hostname_of_the_container(shared_cluster, framework):
     assert os.uname().nodename != "box-7"
 
 
+CAPABILITY = {"mount": {}, "access_mode": {"mode": "SINGLE_NODE_WRITER"}}
+CSI = {
+    "type": "CSI_VOLUME",
+    "csi_volume": {"plugin_name": "x", "static_provisioning": {"volume_id": "v", "volume_capability": CAPABILITY}},
+}
 UNSUPPORTED = {
     "docker": {"container": {"type": "DOCKER", "docker": {"image": "busybox"}}},
-    "volume": {"container": {"type": "MESOS", "volumes": [{"mode": "RW", "container_path": "data", "host_path": "/srv"}]}},
+    "csi": {"container": {"type": "MESOS", "volumes": [{"mode": "RW", "container_path": "data", "source": CSI}]}},
     "uri": {"command": {"shell": True, "value": "true", "uris": [{"value": "http://127.0.0.1:1/x"}]}},
     "health": {"health_check": {"type": "COMMAND", "command": {"shell": True, "value": "true"}}},
     "rlimit": {"container": {"type": "MESOS", "rlimit_info": {"rlimits": [{"type": "RLMT_NOFILE", "soft": 9, "hard": 9}]}}},

@@ -53,6 +53,8 @@ impl Context {
             rootfs: RootFs::Host,
             mounts: Vec::new(),
             device_mounts: Vec::new(),
+            volumes: Vec::new(),
+            directory: None,
             stdout: dir.join("sandbox/stdout"),
             stderr: dir.join("sandbox/stderr"),
             stdio_owner: (0, 0),

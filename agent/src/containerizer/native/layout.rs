@@ -3,7 +3,7 @@
 //! - `<runtime_dir>/containers/<id>`: what the shim is told and tells ([`tepui_shim::files`]). Lost with the machine's
 //!   memory, as are the containers.
 //! - `<work_dir>/containers/<id>`: what the container writes outside its sandbox. `tmp` is its private `/tmp` on the host's root
-//!   file system, `upper` and `work` are for the overlay on an image.
+//!   file system, `upper` and `work` are for the overlay on an image, `volumes/<n>` the same for a volume that is one.
 //!
 //! Mounts exist only in the namespace of a shim. Both directories are removed from the host's namespace, after the shim has ended,
 //! by [`tepui_shim::remove_tree`].
@@ -97,17 +97,32 @@ impl Dirs {
     /// Makes the upper and the work directory of its overlay.
     pub fn make_overlay(&self) -> Result<(PathBuf, PathBuf), At> {
         make(&self.scratch, 0o711)?;
-        let (upper, work) = (self.scratch.join("upper"), self.scratch.join("work"));
-        // The upper directory is the container's `/`.
-        make(&upper, 0o755)?;
-        make(&work, 0o700)?;
-        Ok((upper, work))
+        make_overlay(&self.scratch)
+    }
+
+    /// The same for one of its volumes. Its private `/tmp` or its own overlay must have been made.
+    pub fn make_volume_overlay(&self, number: usize) -> Result<(PathBuf, PathBuf), At> {
+        let all = self.scratch.join("volumes");
+        if !all.exists() {
+            make(&all, 0o711)?;
+        }
+        let dir = all.join(number.to_string());
+        make(&dir, 0o711)?;
+        make_overlay(&dir)
     }
 
     /// Removes all of it. Blocks on the disk.
     pub fn remove(&self) -> Vec<RemoveTreeError> {
         [&self.scratch, &self.runtime].into_iter().filter_map(|dir| remove_tree(dir).err()).collect()
     }
+}
+
+fn make_overlay(dir: &Path) -> Result<(PathBuf, PathBuf), At> {
+    let (upper, work) = (dir.join("upper"), dir.join("work"));
+    // The upper directory is what is seen as the top.
+    make(&upper, 0o755)?;
+    make(&work, 0o700)?;
+    Ok((upper, work))
 }
 
 fn make(path: &Path, mode: u32) -> Result<(), At> {

@@ -16,6 +16,7 @@ mod spec;
 mod start;
 mod update;
 mod user;
+mod volumes;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ use tepui_api::v1::{ContainerId, ContainerStatus, ResourceStatistics};
 use tepui_images::{ImageStore, StoreOptions};
 use tepui_isolators::cgroups::Pressure;
 use tepui_isolators::{Composition, Custom, Limitation, Places};
-use tepui_shim::{SignalScope, Zygote};
+use tepui_shim::{Secrets, SignalScope, Zygote};
 use tokio::sync::{mpsc, watch};
 
 use super::config::ContainerConfig;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub image_store_dir: PathBuf,
     /// Where images come from.
     pub image_options: StoreOptions,
+    /// `--docker_ignore_runtime`: what an image says of its program does not count.
+    pub ignore_image_runtime: bool,
     /// `--sandbox_directory`: where a container with an image finds its sandbox.
     pub sandbox_directory: String,
     /// How long a shim may take to answer an agent that starts anew, until it is ended.
@@ -104,6 +107,8 @@ struct Container {
     shim: Mutex<Option<Arc<shim::Requests>>>,
     /// What an isolator has reported.
     limitation: Mutex<Option<Limitation>>,
+    /// What only its shim is told, from its preparation to its start.
+    secrets: Mutex<Secrets>,
 }
 
 /// Where a container's processes are in their life.
@@ -278,6 +283,7 @@ impl Container {
             life: watch::Sender::new(Life::Unborn),
             shim: Mutex::default(),
             limitation: Mutex::default(),
+            secrets: Mutex::default(),
         }
     }
 
@@ -300,6 +306,10 @@ impl Container {
 
     fn connect(&self, requests: Option<Arc<shim::Requests>>) {
         *self.shim.lock().unwrap_or_else(PoisonError::into_inner) = requests;
+    }
+
+    fn secrets(&self) -> MutexGuard<'_, Secrets> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn limitation(&self) -> MutexGuard<'_, Option<Limitation>> {

@@ -1,16 +1,18 @@
 //! Making all of a container but its processes.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use oci_spec::runtime::Spec;
+use tepui_api::v1::Image;
 use tepui_images::ImageConfig;
 use tepui_isolators::Contribution;
 use tepui_shim::{BindMount, ExecPlan, LaunchPlan, RootFs, files};
 
 use super::image::Provisioned;
 use super::spec::{self, Process};
-use super::{Container, Inner, Life, NativeContainerizer, command, privileges, user};
+use super::{Container, Inner, Life, NativeContainerizer, command, privileges, user, volumes};
 use crate::containerizer::config::ContainerConfig;
 use crate::containerizer::error::PrepareError;
 
@@ -45,23 +47,36 @@ impl Inner {
         config.check(&self.composition)?;
         let image = match config.image() {
             None => None,
-            Some(image) => Some(tokio::select! {
-                provisioned = self.provision(image) => provisioned?,
-                () = container.doom() => return Err(PrepareError::Cancelled),
-            }),
+            Some(image) => Some(self.provision_unless_doomed(container, image).await?),
         };
         let contribution = self.contributions(container).await?;
+        let mut volume_images = HashMap::new();
+        for (number, image) in volumes::images(&contribution) {
+            volume_images.insert(number, self.provision_unless_doomed(container, image).await?.root);
+        }
         let plan = Plan {
             container: Arc::clone(container),
             image,
             contribution,
-            image_decides: self.composition.has("docker/runtime"),
+            volume_images,
+            image_decides: self.composition.has("docker/runtime") && !self.settings.ignore_image_runtime,
             sandbox_directory: self.settings.sandbox_directory.clone(),
         };
         let written = tokio::task::spawn_blocking(move || plan.write());
         written.await.map_err(|error| PrepareError::Spec(error.to_string()))??;
         container.life.send_replace(Life::Prepared);
         Ok(())
+    }
+
+    async fn provision_unless_doomed(
+        &self,
+        container: &Container,
+        image: &Image,
+    ) -> Result<Provisioned, PrepareError> {
+        tokio::select! {
+            provisioned = self.provision(image) => provisioned,
+            () = container.doom() => Err(PrepareError::Cancelled),
+        }
     }
 
     /// What the isolators add.
@@ -85,6 +100,8 @@ struct Plan {
     container: Arc<Container>,
     image: Option<Provisioned>,
     contribution: Contribution,
+    /// The content of volumes that are images, by their place among the contributed.
+    volume_images: HashMap<usize, tepui_images::RootFs>,
     /// Whether the image's entrypoint, environment and so on apply.
     image_decides: bool,
     sandbox_directory: String,
@@ -118,12 +135,21 @@ impl Plan {
             recursive: mount.recursive,
             read_only: mount.read_only,
         }));
+        let sandbox = match &self.image {
+            None => config.sandbox.clone(),
+            Some(_) => self.sandbox_directory.clone().into(),
+        };
+        let (volumes, secrets) =
+            volumes::plans(&self.contribution, &self.volume_images, &sandbox, dirs).map_err(io)?;
+        *self.container.secrets() = secrets;
         let mut spec = self.contribution.spec;
         let plan = LaunchPlan {
             container_id: config.container_id.value.clone(),
             rootfs,
             device_mounts: spec::device_mounts(&spec, &mounts),
             mounts,
+            volumes,
+            directory: self.image.as_ref().map(|_| directory.clone().into()),
             stdout: config.sandbox.join("stdout"),
             stderr: config.sandbox.join("stderr"),
             stdio_owner: (user.uid, user.gid),

@@ -36,7 +36,9 @@ impl NativeContainerizer {
 
 impl Inner {
     async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<u32, StartError> {
-        let stream = self.zygote.launch(&container.dirs.runtime)?;
+        let secrets = std::mem::take(&mut *container.secrets());
+        let stream = self.zygote.launch_with(&container.dirs.runtime, &secrets)?;
+        drop(secrets);
         container.life.send_replace(Life::Shimmed { pid: None });
         let (tell, told) = oneshot::channel();
         let connection = match Connection::new(stream) {
