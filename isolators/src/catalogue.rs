@@ -100,7 +100,7 @@ const CATALOGUE: &[(&str, Entry)] = &[
             needs: Some("cgroups/devices"),
         },
     ),
-    ("network/cni", Entry::MesosOnly),
+    ("network/cni", here(builtin::network_cni::make)),
     ("network/port_mapping", Entry::MesosOnly),
     ("network/ports", here(builtin::network_ports::make)),
     ("environment_secret", here(builtin::environment_secret::make)),

@@ -11,6 +11,7 @@ use crate::builtin::gpu_nvidia::GpuSettings;
 use crate::builtin::labels;
 use crate::builtin::linux_capabilities::CapabilitiesSettings;
 use crate::builtin::linux_seccomp::SeccompSettings;
+use crate::builtin::network_cni::NetworkSettings;
 use crate::builtin::network_ports::NetworkPortsSettings;
 use crate::cgroups::{CgroupError, Cgroups, CgroupsSettings};
 use crate::custom::{Custom, CustomError, Host, Places};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub cgroups: CgroupsSettings,
     /// The flags of volumes.
     pub volumes: VolumeSettings,
+    /// The flags of `network/cni`.
+    pub network: NetworkSettings,
 }
 
 /// Mesos' defaults.
@@ -74,6 +77,7 @@ impl Default for Settings {
             gpu: GpuSettings::default(),
             cgroups: CgroupsSettings::default(),
             volumes: VolumeSettings::default(),
+            network: NetworkSettings::default(),
         }
     }
 }

@@ -26,6 +26,7 @@ pub use builtin::amounts::fill_limits;
 pub use builtin::gpu_nvidia::{GpuSettings, count as gpus};
 pub use builtin::linux_capabilities::CapabilitiesSettings;
 pub use builtin::linux_seccomp::SeccompSettings;
+pub use builtin::network_cni::{ContainerDns, ContainerDnsError, Dns, NetworkSettings};
 pub use builtin::network_ports::NetworkPortsSettings;
 pub use builtin::volumes::isolator_of as volume_isolator;
 pub use catalogue::known;

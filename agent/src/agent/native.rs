@@ -55,6 +55,7 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
             },
             cgroups: settings.cgroups.settings(),
             volumes: settings.volumes.settings(&settings.runtime_dir()),
+            network: settings.network.settings(&settings.runtime_dir(), &settings.work_dir),
         },
         image_store_dir: settings.docker_store_dir.clone(),
         image_options: StoreOptions {

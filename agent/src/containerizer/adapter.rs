@@ -20,13 +20,15 @@ impl Backend for NativeContainerizer {
     ) -> BoxFuture<'_, Result<Vec<NetworkInfo>, LaunchError>> {
         Box::pin(async move {
             NativeContainerizer::prepare(self, ContainerConfig::of_launch(&id, &launch)).await?;
-            // Those of the host are none of its own.
-            Ok(Vec::new())
+            Ok(self.networks(&id).await)
         })
     }
 
-    fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<u32, LaunchError>> {
-        Box::pin(async move { Ok(NativeContainerizer::start(self, &id).await?) })
+    fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<(u32, Vec<NetworkInfo>), LaunchError>> {
+        Box::pin(async move {
+            let pid = NativeContainerizer::start(self, &id).await?;
+            Ok((pid, self.networks(&id).await))
+        })
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {
@@ -58,7 +60,15 @@ impl Backend for NativeContainerizer {
         Box::pin(async move {
             let known = known.iter().map(|(id, launch)| ContainerConfig::of_launch(id, launch)).collect();
             let found = NativeContainerizer::recover(self, known).await.map_err(|error| error.to_string())?;
-            Ok(found.into_iter().map(|(id, found)| (id, found.into())).collect())
+            let mut all = HashMap::new();
+            for (id, found) in found {
+                let mut found = core::Found::from(found);
+                if let core::Found::Running { networks, .. } = &mut found {
+                    *networks = self.networks(&id).await;
+                }
+                all.insert(id, found);
+            }
+            Ok(all)
         })
     }
 
@@ -68,6 +78,13 @@ impl Backend for NativeContainerizer {
 
     fn pulls(&self) -> serde_json::Value {
         NativeContainerizer::pulls(self).to_json()
+    }
+}
+
+impl NativeContainerizer {
+    /// The networks that a container has of its own; none for one that shares the host's.
+    async fn networks(&self, id: &ContainerId) -> Vec<NetworkInfo> {
+        self.status(id).await.map(|status| status.network_infos).unwrap_or_default()
     }
 }
 

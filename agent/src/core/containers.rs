@@ -29,7 +29,7 @@ impl Core {
             ContainerEvent::NoSandbox(message) => self.no_sandbox(now, key, message, out),
             ContainerEvent::Prepared { networks } => self.prepared(now, key, networks, out),
             ContainerEvent::Failed { reason, message } => self.failed(now, key, reason, message, out),
-            ContainerEvent::Started { pid } => self.started(now, key, pid, out),
+            ContainerEvent::Started { pid, networks } => self.started(now, key, pid, networks, out),
             ContainerEvent::Exited { status, limitation } => self.exited(now, key, status, limitation, out),
             ContainerEvent::Destroyed => self.destroyed(now, key, out),
             ContainerEvent::NotDestroyed(message) => {
@@ -71,10 +71,18 @@ impl Core {
         self.update(now, key, Verdict::executor(TaskState::TaskStarting), false, out);
     }
 
-    fn started(&mut self, now: Now, key: &TaskKey, pid: u32, out: &mut Vec<Output>) {
+    fn started(
+        &mut self,
+        now: Now,
+        key: &TaskKey,
+        pid: u32,
+        networks: Vec<NetworkInfo>,
+        out: &mut Vec<Output>,
+    ) {
         let Some(task) = self.frameworks.task_mut(key) else { return };
         let Life::Starting { kill } = task.life else { return };
         task.pid = Some(pid);
+        task.networks = networks;
         task.life = Life::Running;
         let limit = task.info.max_completion_time;
         self.update(now, key, Verdict::executor(TaskState::TaskRunning), false, out);

@@ -63,6 +63,8 @@ pub enum ContainerEvent {
     Started {
         /// That process, as the host sees it.
         pid: u32,
+        /// The networks it has of its own, with their addresses.
+        networks: Vec<NetworkInfo>,
     },
     /// Its first process has ended. Other processes and mounts of it may be left.
     Exited {

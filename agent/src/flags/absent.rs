@@ -20,7 +20,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("container_logger", MODULES),
     ("credential", AUTHENTICATION),
     ("csi_plugin_config_dir", PROVIDERS),
-    ("default_container_dns", NETWORKS),
     ("default_container_info", EXECUTORS),
     ("disk_profile_adaptor", MODULES),
     ("docker", DOCKER),
@@ -35,7 +34,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("egress_burst", PORT_MAPPING),
     ("egress_ceil_limit", PORT_MAPPING),
     ("egress_flow_classifier_parent", PORT_MAPPING),
-    ("egress_rate_limit_per_container", PORT_MAPPING),
     ("egress_rate_per_cpu", PORT_MAPPING),
     ("egress_unique_flow_per_container", PORT_MAPPING),
     ("ephemeral_ports_per_container", PORT_MAPPING),
@@ -65,7 +63,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("ingress_burst", PORT_MAPPING),
     ("ingress_ceil_limit", PORT_MAPPING),
     ("ingress_isolate_existing_containers", PORT_MAPPING),
-    ("ingress_rate_limit_per_container", PORT_MAPPING),
     ("ingress_rate_per_cpu", PORT_MAPPING),
     ("initialize_driver_logging", LOGS),
     ("ip6", "the agent listens on IPv4 only"),
@@ -84,14 +81,8 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("minimum_ingress_rate_limit", PORT_MAPPING),
     ("modules", MODULES),
     ("modules_dir", MODULES),
-    ("network_cni_config_dir", NETWORKS),
-    ("network_cni_metrics", NETWORKS),
-    ("network_cni_plugins_dir", NETWORKS),
-    ("network_cni_root_dir_persist", NETWORKS),
     ("network_enable_rate_statistics", PORT_MAPPING),
-    ("network_enable_snmp_statistics", PORT_MAPPING),
     ("network_enable_socket_statistics_details", PORT_MAPPING),
-    ("network_enable_socket_statistics_summary", PORT_MAPPING),
     ("network_link_speed", PORT_MAPPING),
     ("network_rate_statistics_interval", PORT_MAPPING),
     ("network_rate_statistics_window", PORT_MAPPING),
@@ -116,7 +107,6 @@ const EXECUTORS: &str = "custom executors and nested containers are not built ye
 const FETCHER: &str = "nothing is fetched into sandboxes yet";
 const LOGS: &str = "logs go to stderr; choose what is logged with --logging_level";
 const MODULES: &str = "Mesos' modules are bound to its C++ ABI and cannot be loaded";
-const NETWORKS: &str = "networks of containers are not built yet: they share the host's";
 const OVERSUBSCRIPTION: &str = "oversubscription is not built yet";
 const PORT_MAPPING: &str = "network isolation by port mapping is not built";
 const PROVIDERS: &str = "resource providers and CSI are not built yet";

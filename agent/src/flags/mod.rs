@@ -6,6 +6,7 @@
 
 mod absent;
 mod cgroups;
+mod network;
 mod plugins;
 pub mod ports;
 mod security;
@@ -21,6 +22,7 @@ use tepui_zookeeper::UrlText;
 
 pub use absent::NOT_IMPLEMENTED;
 pub use cgroups::{CgroupFlags, Devices};
+pub use network::NetworkFlags;
 pub use plugins::IsolatorPlugins;
 pub use security::{CapabilityList, GpuList, SecurityFlags};
 pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
@@ -293,6 +295,9 @@ pub struct Settings {
     /// Volumes, and what images say of their containers
     #[command(flatten)]
     pub volumes: VolumeFlags,
+    /// Those that concern networks of containers.
+    #[command(flatten)]
+    pub network: NetworkFlags,
 }
 
 /// The isolators that containers have unless others are named.
@@ -359,6 +364,7 @@ impl Settings {
         let all = all.chain(self.security.table()).chain(self.isolator_plugins.table());
         let all = all.chain(self.volumes.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
+        table.extend(self.network.table());
         table.sort_unstable();
         table
     }
@@ -484,7 +490,12 @@ mod tests {
             "--attributes=a:b",
             "--container_ports_isolated_range=[1-2]",
             "--bounding_capabilities={\"capabilities\":[\"CHOWN\"]}",
+            "--default_container_dns={\"mesos\":[]}",
             "--default_container_shm_size=64MB",
+            "--egress_rate_limit_per_container=1MB",
+            "--ingress_rate_limit_per_container=1MB",
+            "--network_cni_config_dir=/c",
+            "--network_cni_plugins_dir=/p:/q",
             "--executor_environment_variables={\"A\":\"b\"}",
             "--effective_capabilities={\"capabilities\":[]}",
             "--hostname=h",

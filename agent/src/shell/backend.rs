@@ -16,15 +16,15 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Makes containers.
 pub trait Backend: Send + Sync + 'static {
-    /// Makes all of a container but its processes.
+    /// Makes all of a container but its processes; gives the networks that it shall have of its own, without addresses yet.
     fn prepare(
         &self,
         id: ContainerId,
         launch: Arc<Launch>,
     ) -> BoxFuture<'_, Result<Vec<NetworkInfo>, LaunchError>>;
 
-    /// Runs it; gives its first process' id.
-    fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<u32, LaunchError>>;
+    /// Runs it; gives its first process' id, and the networks that it has of its own.
+    fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<(u32, Vec<NetworkInfo>), LaunchError>>;
 
     /// Sends a signal to its processes.
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>>;

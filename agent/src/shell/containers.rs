@@ -91,7 +91,7 @@ impl Containers {
 
     async fn start(&self, id: &ContainerId) -> ContainerEvent {
         match self.backend.start(id.clone()).await {
-            Ok(pid) => ContainerEvent::Started { pid },
+            Ok((pid, networks)) => ContainerEvent::Started { pid, networks },
             Err(error) => ContainerEvent::Failed { reason: error.reason, message: error.message },
         }
     }

@@ -28,6 +28,7 @@ pub mod linux_nnp;
 pub mod linux_seccomp;
 pub mod namespaces_ipc;
 pub mod namespaces_pid;
+pub mod network_cni;
 pub mod network_ports;
 pub mod posix_cpu;
 pub mod posix_mem;

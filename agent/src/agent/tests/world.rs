@@ -266,11 +266,11 @@ impl Backend for Pretended {
         ready(Ok(Vec::new()))
     }
 
-    fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<u32, LaunchError>> {
+    fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<(u32, Vec<NetworkInfo>), LaunchError>> {
         if let Some(status) = self.command(&id).strip_prefix("exit ") {
             self.exit(&id, status.parse::<i32>().unwrap() << 8);
         }
-        ready(Ok(4711))
+        ready(Ok((4711, Vec::new())))
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {

@@ -126,7 +126,10 @@ impl Plan {
             Some(image) => {
                 let (upper, work) = dirs.make_overlay().map_err(io)?;
                 let lowers = image.root.lower().to_vec();
-                (RootFs::Overlay { lowers, upper, work }, spec::image_binds(config, &self.sandbox_directory))
+                let mut binds = spec::image_binds(config, &self.sandbox_directory);
+                // What an isolator gives the container comes in place of the host's.
+                binds.retain(|bind| self.contribution.mounts.iter().all(|mount| mount.target != bind.target));
+                (RootFs::Overlay { lowers, upper, work }, binds)
             }
         };
         mounts.extend(self.contribution.mounts.iter().map(|mount| BindMount {

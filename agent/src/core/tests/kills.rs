@@ -103,7 +103,7 @@ fn a_kill_while_it_starts_waits_for_it() {
     w.stored();
     w.kill("t");
     assert!(w.signals().is_empty());
-    w.container(&container, ContainerEvent::Started { pid: 1 });
+    w.container(&container, ContainerEvent::Started { pid: 1, networks: vec![] });
     assert_eq!(w.signals(), [15]);
 }
 

@@ -12,7 +12,7 @@ fn a_command_task_starts_runs_and_finishes() {
     w.stored();
     assert!(matches!(w.commands.pop(), Some((_, ContainerCommand::Start))));
     assert_eq!(w.states(), [TaskStarting]);
-    w.container(&container, ContainerEvent::Started { pid: 42 });
+    w.container(&container, ContainerEvent::Started { pid: 42, networks: vec![] });
     w.stored();
     assert_eq!(w.states(), [TaskStarting], "one update at a time");
     w.acknowledge();

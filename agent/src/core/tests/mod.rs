@@ -162,7 +162,7 @@ impl World {
         let container = self.run_with(framework, task);
         self.container(&container, ContainerEvent::Prepared { networks: vec![] });
         self.stored();
-        self.container(&container, ContainerEvent::Started { pid: 42 });
+        self.container(&container, ContainerEvent::Started { pid: 42, networks: vec![] });
         self.stored();
         self.acknowledge();
         self.acknowledge();

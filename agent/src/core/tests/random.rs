@@ -192,7 +192,7 @@ impl Fate {
                 let truth = self.containers.get_mut(id)?;
                 *truth = Truth::Running;
                 self.started.insert(id.clone());
-                Some(ContainerEvent::Started { pid: 1 })
+                Some(ContainerEvent::Started { pid: 1, networks: vec![] })
             }
             ContainerCommand::Signal(15) if self.rng.random_bool(0.5) => None,
             ContainerCommand::Signal(number) => self.end(id, *number),

@@ -13,7 +13,7 @@ fn updates_are_sent_again_until_acknowledged_and_after_a_reconnection() {
     assert_eq!(w.states(), [TaskStarting, TaskStarting]);
     assert_eq!(w.updates[0].uuid, w.updates[1].uuid);
     w.step(Input::LinkClosed);
-    w.container(&container, ContainerEvent::Started { pid: 1 });
+    w.container(&container, ContainerEvent::Started { pid: 1, networks: vec![] });
     w.stored();
     w.wait(100 * SECOND);
     assert_eq!(w.updates.len(), 2);
