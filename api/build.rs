@@ -74,6 +74,10 @@ fn main() -> Result<(), Error> {
         for field in &message.descriptor.field {
             let path = format!("{}.{}", message.name, field.name());
             config.field_attribute(&path, model.serde_attribute(&path, field));
+            // Those named after the kernel's counters: OutSegs and its like.
+            if field.name() != field.name().to_snake_case() {
+                config.field_attribute(&path, format!("#[serde(rename = \"{}\")]", field.name()));
+            }
         }
     }
     config.include_file("_includes.rs");

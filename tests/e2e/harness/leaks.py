@@ -5,8 +5,11 @@ mark is in its command line, environment, working directory or cgroups; a mount 
 Nothing else on the machine is looked at, so that tests may run beside each other.
 """
 
+import json
 import os
+import re
 import signal
+import subprocess
 
 CGROUPS = "/sys/fs/cgroup"
 
@@ -72,6 +75,29 @@ def all_left(mark, but=()):
     lines += [f"mount: {line}" for line in mounts(mark)]
     lines += [f"cgroup: {path}" for path in cgroups(mark)]
     return lines
+
+
+def networks(netns, but=(), leases=None):
+    """What containers' networks left in a network namespace: links of theirs, packet filter rules, leases of addresses.
+
+    Links named in `but` are the test's own. `leases` is where host-local keeps them, a directory a network.
+    """
+    lines = []
+    links = json.loads(_run("ip", "-n", netns, "-json", "-details", "link"))
+    for link in links:
+        if link.get("linkinfo", {}).get("info_kind") in ("veth", "ifb", "macvlan") and link["ifname"] not in but:
+            lines.append(f"link in {netns}: {link['ifname']}")
+    for rule in _run("ip", "netns", "exec", netns, "iptables-save").splitlines():
+        # Chains and jumps that are for all containers stay; those for one have its id or its address.
+        if 'id: \\"' in rule or "DNAT --to" in rule or re.search(r"-[sd] [0-9.]+/32 .*-j ACCEPT", rule):
+            lines.append(f"rule in {netns}: {rule}")
+    for folder, _, files in os.walk(leases or "/nowhere"):
+        lines += [f"lease: {os.path.join(folder, name)}" for name in files if name != "lock" and not name.startswith("last_reserved")]
+    return lines
+
+
+def _run(*words):
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 def sweep(mark, but=()):

@@ -93,17 +93,20 @@ fn limit(handle: &Path, container: &str, checkpoint: &Checkpoint, at: usize) -> 
         .map_err(|error| format!("the network '{}': {error}", attachment.network))
 }
 
-/// Asks the plugins of each network whether all is as they made it.
-pub(super) async fn check(site: Site<'_>, checkpoint: &Checkpoint) -> Result<(), String> {
+/// Asks the plugins of each network whether all is as they made it; gives the complaints.
+pub(super) async fn check(site: Site<'_>, checkpoint: &Checkpoint) -> Vec<String> {
     let handle = namespace(site.directory);
+    let mut complaints = Vec::new();
     let wanted = |one: &&Attachment| one.checks && one.stage == Stage::Attached;
     for attachment in checkpoint.attachments.iter().filter(wanted) {
         for config in &attachment.plugins {
             let call = site.call("CHECK", attachment, config, Some(&handle), attachment.known_result());
-            call.make().await.map_err(|error| error.to_string())?;
+            if let Err(error) = call.make().await {
+                complaints.push(error.to_string());
+            }
         }
     }
-    Ok(())
+    complaints
 }
 
 /// Detaches a container from all networks that it may be attached to, the last first. What could not be detached stays in the checkpoint.

@@ -298,12 +298,15 @@ impl Inner {
             let Ok(attached) = self.containers.with(&id, |attached| Arc::clone(attached)) else { continue };
             let checkpoint = attached.checkpoint.lock().await;
             let container = id.to_string();
-            let checked = chain::check(self.site(&container, &attached.directory), &checkpoint).await;
-            // One that was cleaned up meanwhile has nothing to check.
-            if let Err(error) = checked
-                && attached.directory.exists()
-            {
-                tracing::warn!(container, error, "A container's network is not as its plugins made it.");
+            for complaint in chain::check(self.site(&container, &attached.directory), &checkpoint).await {
+                // One that was cleaned up meanwhile has nothing to check.
+                if attached.directory.exists() {
+                    tracing::warn!(
+                        container,
+                        complaint,
+                        "A plugin finds a container's network other than it made it."
+                    );
+                }
             }
         }
     }
