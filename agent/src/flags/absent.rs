@@ -82,7 +82,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("modules", MODULES),
     ("modules_dir", MODULES),
     ("network_enable_rate_statistics", PORT_MAPPING),
-    ("network_enable_socket_statistics_details", PORT_MAPPING),
     ("network_link_speed", PORT_MAPPING),
     ("network_rate_statistics_interval", PORT_MAPPING),
     ("network_rate_statistics_window", PORT_MAPPING),

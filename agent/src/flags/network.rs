@@ -63,6 +63,11 @@ pub struct NetworkFlags {
     #[arg(long = "network_enable_socket_statistics_summary", value_name = "BOOL", default_value_t = false,
           action = ArgAction::Set, help_heading = "Networks")]
     pub network_enable_socket_statistics_summary: bool,
+
+    /// Show the round trip times of TCP connections of containers with networks of their own in their statistics
+    #[arg(long = "network_enable_socket_statistics_details", value_name = "BOOL", default_value_t = false,
+          action = ArgAction::Set, help_heading = "Networks")]
+    pub network_enable_socket_statistics_details: bool,
 }
 
 impl NetworkFlags {
@@ -88,6 +93,10 @@ impl NetworkFlags {
             ("network_cni_root_dir_persist", Some(self.network_cni_root_dir_persist.to_string())),
             ("network_enable_snmp_statistics", Some(self.network_enable_snmp_statistics.to_string())),
             (
+                "network_enable_socket_statistics_details",
+                Some(self.network_enable_socket_statistics_details.to_string()),
+            ),
+            (
                 "network_enable_socket_statistics_summary",
                 Some(self.network_enable_socket_statistics_summary.to_string()),
             ),
@@ -111,6 +120,7 @@ impl NetworkFlags {
             ingress_rate_limit: self.ingress_rate_limit_per_container.map(|limit| limit.0),
             snmp_statistics: self.network_enable_snmp_statistics,
             socket_statistics_summary: self.network_enable_socket_statistics_summary,
+            socket_statistics_details: self.network_enable_socket_statistics_details,
         }
     }
 }
@@ -132,6 +142,7 @@ mod tests {
             ingress_rate_limit_per_container: None,
             network_enable_snmp_statistics: false,
             network_enable_socket_statistics_summary: false,
+            network_enable_socket_statistics_details: false,
         };
         let settings = flags(false).settings(Path::new("/run"), Path::new("/work"));
         assert_eq!(settings.plugins_dirs, [Path::new("/a"), Path::new("/b")]);

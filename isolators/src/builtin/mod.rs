@@ -35,6 +35,7 @@ pub mod posix_mem;
 pub mod posix_rlimits;
 mod proc_tree;
 mod secrets;
+mod sock_diag;
 mod table;
 pub mod volume_host_path;
 pub mod volume_image;

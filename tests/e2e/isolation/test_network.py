@@ -342,11 +342,13 @@ def test_rates_are_limited_and_traffic_is_counted(net, framework, by):
     more = [{"type": "bandwidth", "capabilities": {"bandwidth": True}}] if by == "plugin" else []
     net.bridge("a", "10.88.1.0/24", more=more)
     rates = {"egress_rate_limit_per_container": f"{LIMIT}B", "ingress_rate_limit_per_container": f"{LIMIT}B"}
-    net.start("a", network_enable_snmp_statistics=True, network_enable_socket_statistics_summary=True, **(rates if by != "label" else {}))
+    net.start("a", network_enable_snmp_statistics=True, network_enable_socket_statistics_summary=True, network_enable_socket_statistics_details=True, **(rates if by != "label" else {}))
     labels = {"labels": [{"key": f"tepui.network.{way}", "value": f"{LIMIT}B"} for way in ("egress", "ingress")]}
     given = {"labels": labels} if by == "label" else {}
     client = f"iperf3 --client {net.hub.address} --time 5 --json --port"
-    script = f"{client} 5998 > sent.json && {client} 5999 --reverse > received.json && touch done; sleep 1000"
+    # A connection to look at while the figures are asked for.
+    idle = f"exec 9<>/dev/tcp/{net.hub.address}/{net.cluster.coordinator.port}"
+    script = f"{client} 5998 > sent.json && {client} 5999 --reverse > received.json && touch done; exec bash -c '{idle}; sleep 1000'"
     servers = [subprocess.Popen(["iperf3", "--server", "--one-off", "--port", port], stdout=subprocess.DEVNULL) for port in ("5998", "5999")]
     try:
         wait.until(lambda: all(f":{port} " in leaks._run("ss", "-ltn") for port in (5998, 5999)), 10, "the servers listen")
@@ -363,18 +365,24 @@ def test_rates_are_limited_and_traffic_is_counted(net, framework, by):
         megabits = result["bits_per_second"] / 1e6
         print(f"{by}, {way}: {megabits:.2f} Mbit/s through a limit of 10")
         assert 8.5 <= megabits <= 11.5, f"{way}: {megabits} Mbit/s"
-    containers = net.cluster.agent_operator("GET_CONTAINERS", "a")["get_containers"]["containers"]
-    figures = containers[0]["resource_statistics"]
+    figures = statistics(net)
     print({name: value for name, value in figures.items() if name.startswith("net_") and not isinstance(value, dict)})
     assert moved["sent"] <= figures["net_tx_bytes"] <= moved["sent"] * 1.25 + 500_000
     assert moved["received"] <= figures["net_rx_bytes"] <= moved["received"] * 1.25 + 500_000
     assert figures["net_tx_packets"] > 100 and figures["net_rx_packets"] > 100
     assert (figures["net_tx_rate_limit"], figures["net_rx_rate_limit"]) == (LIMIT, LIMIT)
     assert figures["net_snmp_statistics"]["tcp_stats"]["OutSegs"] > 100
+    times = wait.until(lambda: (now := statistics(net)) and "net_tcp_rtt_microsecs_p50" in now and now, 10, "a connection's time is known")
+    assert 0 < times["net_tcp_rtt_microsecs_p50"] <= times["net_tcp_rtt_microsecs_p99"]
     assert "net_tcp_active_connections" in figures and "net_tcp_time_wait_connections" in figures
     framework.kill(task_id)
     framework.wait_terminal(task_id)
     net.wait_clean("a")
+
+
+def statistics(net):
+    """Of the only container on `a`."""
+    return net.cluster.agent_operator("GET_CONTAINERS", "a")["get_containers"]["containers"][0]["resource_statistics"]
 
 
 def has(net, framework, task_id, name):

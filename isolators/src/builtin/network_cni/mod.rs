@@ -3,7 +3,7 @@
 //! A container that names networks gets a network namespace. The namespace is held by a bind mount before the first plugin is called, so that all can be detached
 //! whatever becomes of the container's processes. What is attached is written down before it is done (`checkpoint`); after a
 //! crash, what was left half done is undone. Drives CLONE_NEWNET through the runtime spec, setns(2), rtnetlink(7) for the loopback interface and for rate
-//! limits, and `/proc/<pid>/net` for statistics.
+//! limits, and `/proc/<pid>/net` and sock_diag(7) for statistics.
 //!
 //! | file | what it tells |
 //! | --- | --- |
@@ -13,7 +13,7 @@
 //! | `checkpoint`, `namespace` | what outlives the agent |
 //! | `files`, `dns` | the container's `/etc/hosts` and so on |
 //! | `limits`, `netlink` | rate limits |
-//! | `usage` | statistics |
+//! | `usage`, `rtt` | statistics |
 //!
 //! Rules: the CNI specification, 0.1.0 to 1.0.0; network_namespaces(7); Mesos' `docs/cni.md`.
 
@@ -28,6 +28,7 @@ mod netlink;
 mod outcome;
 mod plan;
 mod plugin;
+mod rtt;
 mod usage;
 
 use std::fs::{self, DirBuilder};
@@ -79,6 +80,8 @@ pub struct NetworkSettings {
     pub snmp_statistics: bool,
     /// `--network_enable_socket_statistics_summary`: usage has the numbers of TCP connections.
     pub socket_statistics_summary: bool,
+    /// `--network_enable_socket_statistics_details`: usage has the round trip times of TCP connections.
+    pub socket_statistics_details: bool,
 }
 
 /// Mesos' defaults, and its runtime directory.
@@ -96,6 +99,7 @@ impl Default for NetworkSettings {
             ingress_rate_limit: None,
             snmp_statistics: false,
             socket_statistics_summary: false,
+            socket_statistics_details: false,
         }
     }
 }
@@ -248,6 +252,9 @@ impl Inner {
         }
         if self.settings.socket_statistics_summary {
             usage::sockets(pid, statistics)?;
+        }
+        if self.settings.socket_statistics_details {
+            rtt::add(&checkpoint::namespace(&attached.directory), statistics)?;
         }
         Ok(())
     }

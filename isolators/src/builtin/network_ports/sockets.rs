@@ -6,15 +6,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
-use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use netlink_sys::{Socket, SocketAddr};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, StateFlags};
 
-/// The kernel fills no more than 32 KiB at once, whatever the reader has room for.
-const BUFFER: usize = 64 << 10;
+use super::super::sock_diag;
 
 /// A socket, as it is called in `/proc/<pid>/fd`.
 pub type Inode = u64;
@@ -25,53 +19,10 @@ pub type Inode = u64;
 /// When the kernel does not tell.
 pub fn listening() -> io::Result<HashMap<Inode, u16>> {
     let mut found = HashMap::new();
-    for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        dump(family, any, &mut found)?;
-    }
+    sock_diag::tcp(StateFlags::LISTEN, ExtensionFlags::empty(), |one| {
+        found.insert(one.header.inode.into(), one.header.socket_id.source_port);
+    })?;
     Ok(found)
-}
-
-fn dump(family: u8, any: SocketId, found: &mut HashMap<Inode, u16>) -> io::Result<()> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&request(family, any), 0)?;
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let length = socket.recv(&mut &mut buffer[..], 0)?;
-        let mut left = buffer.get(..length).unwrap_or_default();
-        while !left.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(left).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(one)) => {
-                    found.insert(one.header.inode.into(), one.header.socket_id.source_port);
-                }
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-            // Messages begin at multiples of four bytes.
-            let taken = (message.header.length as usize).next_multiple_of(4).max(4);
-            left = left.get(taken..).unwrap_or_default();
-        }
-    }
-}
-
-fn request(family: u8, any: SocketId) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
-        states: StateFlags::LISTEN,
-        socket_id: any,
-    };
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
 }
 
 /// The sockets that a process has open.
