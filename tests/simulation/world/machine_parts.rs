@@ -252,7 +252,7 @@ impl World {
                 };
                 let status = if self.rng.chance(200) { 256 } else { 0 };
                 self.at(now + runs, Event::Exits { machine: index, container: id.clone(), status });
-                Some(ContainerEvent::Started { pid: 7 })
+                Some(ContainerEvent::Started { pid: 7, networks: Vec::new() })
             }
             ContainerCommand::Signal(number) => {
                 let ignores = *number == 15 && self.rng.chance(300);
