@@ -90,7 +90,7 @@ const CATALOGUE: &[(&str, Entry)] = &[
     ("volume/secret", here_with(builtin::volume_secret::make, "filesystem/linux")),
     ("volume/csi", Entry::MesosOnly),
     ("disk/du", here(builtin::disk_du::make)),
-    ("disk/xfs", Entry::MesosOnly),
+    ("disk/xfs", here(builtin::disk_xfs::make)),
     ("linux/seccomp", here(builtin::linux_seccomp::make)),
     (
         "gpu/nvidia",

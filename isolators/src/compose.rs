@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tepui_api::v1;
 
+use crate::builtin::disk_xfs::DiskXfsSettings;
 use crate::builtin::gpu_nvidia::GpuSettings;
 use crate::builtin::labels;
 use crate::builtin::linux_capabilities::CapabilitiesSettings;
@@ -31,6 +32,9 @@ pub struct Settings {
     pub cgroups_cpu_enable_pids_and_tids_count: bool,
     /// `--revocable_cpu_low_priority`: revocable CPUs weigh a hundredth.
     pub revocable_cpu_low_priority: bool,
+    /// Has a directory for each container, named by its id, with what it writes beside its sandbox: its own `/tmp`, or the upper
+    /// layer of its image. On the file system of `--work_dir`.
+    pub scratch_dir: PathBuf,
     /// `--container_disk_watch_interval`: between two looks at a sandbox's size.
     pub container_disk_watch_interval: Duration,
     /// `--enforce_container_disk_quota`: a container that is over its disk is ended.
@@ -41,6 +45,8 @@ pub struct Settings {
     pub disallow_sharing_agent_ipc_namespace: bool,
     /// `--default_container_shm_size`: bytes of `/dev/shm`; absent: half of the memory, as is the kernel's default.
     pub default_container_shm_size: Option<u64>,
+    /// The flags of `disk/xfs`.
+    pub disk_xfs: DiskXfsSettings,
     /// The flags of `network/ports`.
     pub network_ports: NetworkPortsSettings,
     /// The flags of `linux/capabilities`.
@@ -66,11 +72,13 @@ impl Default for Settings {
             cgroups_limit_swap: false,
             cgroups_cpu_enable_pids_and_tids_count: false,
             revocable_cpu_low_priority: true,
+            scratch_dir: PathBuf::from("/nonexistent"),
             container_disk_watch_interval: Duration::from_secs(15),
             enforce_container_disk_quota: false,
             disallow_sharing_agent_pid_namespace: false,
             disallow_sharing_agent_ipc_namespace: false,
             default_container_shm_size: None,
+            disk_xfs: DiskXfsSettings::default(),
             network_ports: NetworkPortsSettings::default(),
             capabilities: CapabilitiesSettings::default(),
             seccomp: SeccompSettings::default(),

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tepui_api::resources::Resources;
 use tepui_images::{RegistryLocation, StoreOptions};
-use tepui_isolators::NetworkPortsSettings;
-use tepui_isolators::{CapabilitiesSettings, GpuSettings, SeccompSettings};
+use tepui_isolators::{
+    CapabilitiesSettings, DiskXfsSettings, GpuSettings, NetworkPortsSettings, SeccompSettings,
+};
 
 use super::StartError;
 use crate::containerizer::native;
@@ -34,11 +35,13 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
             cgroups_limit_swap: settings.cgroups_limit_swap,
             cgroups_cpu_enable_pids_and_tids_count: settings.cgroups_cpu_enable_pids_and_tids_count,
             revocable_cpu_low_priority: settings.revocable_cpu_low_priority,
+            scratch_dir: native::scratch_dir(&settings.work_dir),
             container_disk_watch_interval: settings.container_disk_watch_interval.0,
             enforce_container_disk_quota: settings.enforce_container_disk_quota,
             disallow_sharing_agent_pid_namespace: settings.disallow_sharing_agent_pid_namespace,
             disallow_sharing_agent_ipc_namespace: settings.disallow_sharing_agent_ipc_namespace,
             default_container_shm_size: settings.default_container_shm_size.map(|size| size.0),
+            disk_xfs: disk_xfs(settings),
             network_ports: network_ports(settings)?,
             capabilities: CapabilitiesSettings {
                 effective: security.effective_capabilities.as_ref().map(|list| list.0.clone()),
@@ -66,6 +69,17 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
         sandbox_directory: settings.sandbox_directory.clone(),
         shim_patience: settings.executor_reregistration_timeout.0.max(SHIM_PATIENCE),
     })
+}
+
+fn disk_xfs(settings: &Settings) -> DiskXfsSettings {
+    let flags = &settings.disk;
+    DiskXfsSettings {
+        work_dir: settings.work_dir.clone(),
+        project_range: flags.xfs_project_range.0.clone(),
+        kill_containers: flags.xfs_kill_containers,
+        quota_headroom: flags.xfs_quota_headroom.0,
+        project_watch_interval: settings.disk_watch_interval.0,
+    }
 }
 
 fn network_ports(settings: &Settings) -> Result<NetworkPortsSettings, StartError> {

@@ -95,9 +95,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("systemd_enable_support", "containers outlive the agent without systemd's help"),
     ("systemd_runtime_directory", "containers outlive the agent without systemd's help"),
     ("volume_gid_range", VOLUMES),
-    ("xfs_kill_containers", XFS),
-    ("xfs_project_range", XFS),
-    ("xfs_quota_headroom", XFS),
 ];
 
 const AUTHENTICATION: &str = "there is no authentication yet: let only trusted hosts reach the port";
@@ -110,4 +107,3 @@ const OVERSUBSCRIPTION: &str = "oversubscription is not built yet";
 const PORT_MAPPING: &str = "network isolation by port mapping is not built";
 const PROVIDERS: &str = "resource providers and CSI are not built yet";
 const VOLUMES: &str = "volumes of this kind are not built yet";
-const XFS: &str = "the isolator disk/xfs is not built yet";

@@ -6,6 +6,7 @@
 
 mod absent;
 mod cgroups;
+pub mod disk;
 mod network;
 mod plugins;
 pub mod ports;
@@ -221,6 +222,10 @@ pub struct Settings {
           action = ArgAction::Set, help_heading = "Disk")]
     pub enforce_container_disk_quota: bool,
 
+    /// Quotas of the file system
+    #[command(flatten)]
+    pub disk: disk::DiskFlags,
+
     /// Ports that containers listen on
     #[command(flatten)]
     pub ports: ports::PortFlags,
@@ -360,7 +365,8 @@ impl Settings {
             ("work_dir", path(&self.work_dir)),
             ("zk_session_timeout", text(&self.zk_session_timeout)),
         ];
-        let all = all.into_iter().chain(self.cgroups.table()).chain(self.ports.table());
+        let all = all.into_iter().chain(self.cgroups.table()).chain(self.disk.table());
+        let all = all.chain(self.ports.table());
         let all = all.chain(self.security.table()).chain(self.isolator_plugins.table());
         let all = all.chain(self.volumes.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
@@ -462,6 +468,7 @@ mod tests {
             ("--zk_session_timeout=100ms", "between 1secs and 10mins"),
             ("--executor_reregistration_timeout=1mins", "at most 15secs"),
             ("--executor_environment_variables={\"A\":1}", "strings"),
+            ("--xfs_project_range=[0-5]", "without 0"),
             ("--container_ports_isolated_range=31000-32000", "a list of ports such as"),
             ("--bounding_capabilities=CHOWN", "it must be JSON such as"),
             ("--cgroups_net_cls_primary_handle=0", "16 bits"),

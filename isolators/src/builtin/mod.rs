@@ -15,6 +15,7 @@ pub mod cgroups_perf_event;
 pub mod cgroups_pids;
 mod cpu_list;
 pub mod disk_du;
+pub mod disk_xfs;
 pub mod docker_runtime;
 pub mod docker_volume;
 pub mod environment_secret;
@@ -42,6 +43,7 @@ pub mod volume_image;
 pub mod volume_sandbox_path;
 pub mod volume_secret;
 pub mod volumes;
+mod walk;
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Process, Spec};
 

@@ -41,6 +41,11 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> At {
     move |source| (path, source)
 }
 
+/// What containers write outside their sandboxes is below it, in one directory each, named by their ids.
+pub fn scratch_dir(work_dir: &Path) -> PathBuf {
+    work_dir.join("containers")
+}
+
 impl Layout {
     pub fn make(runtime_dir: &Path, work_dir: &Path) -> Result<Self, At> {
         let made = |path: PathBuf, mode| {
@@ -50,7 +55,7 @@ impl Layout {
         Ok(Self {
             runtime: made(runtime_dir.join("containers"), 0o700)?,
             // Passed by programs on their way to their sandbox, which may be beneath their own /tmp.
-            scratch: made(work_dir.join("containers"), 0o711)?,
+            scratch: made(scratch_dir(work_dir), 0o711)?,
         })
     }
 

@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 use super::config::ContainerConfig;
 use super::error::SetupError;
 use super::pulls::Pulls;
+pub use layout::scratch_dir;
 use layout::{Dirs, Layout};
 pub use recover::Found;
 use update::Amounts;

@@ -1,14 +1,13 @@
 //! `disk/du`: how much disk a sandbox takes, and an end to containers that take more than they asked for.
 //!
 //! Drives no limit of the kernel: a file system knows no quota for a directory. So each sandbox is walked every
-//! `--container_disk_watch_interval` (15 s), one at a time, by one thread for all (`walk`, `watch`). A container is measured when it has
-//! `disk` of its own; the content of volumes is not counted, as they have a size of their own. With `--enforce_container_disk_quota`, one
+//! `--container_disk_watch_interval` (15 s), one at a time, by one thread for all (`watch`). A container is measured when it has
+//! `disk` of its own; what it writes beside its sandbox (its own `/tmp`, the upper layer of its image) counts; the content of volumes does not, as they have a size of their own. With `--enforce_container_disk_quota`, one
 //! that is found over its request ends with REASON_CONTAINER_LIMITATION_DISK; between two walks it can be over. A nested container's sandbox
 //! lies within that of its parent and counts there.
 //!
 //! Rules: Mesos' `docs/isolators/disk-du.md`, `src/slave/containerizer/mesos/isolators/posix/disk.cpp`.
 
-mod walk;
 mod watch;
 
 use std::collections::HashSet;
@@ -29,12 +28,15 @@ use watch::{Sandbox, Watch};
 
 struct DiskDu {
     watch: Watch,
+    /// `--work_dir`/containers
+    scratch_dir: PathBuf,
 }
 
 pub(crate) fn make(parts: &Parts) -> Result<Arc<dyn Isolator>, MakeError> {
     let settings = parts.settings;
     let enforce = settings.enforce_container_disk_quota.then(|| parts.limitations.clone());
-    Ok(Arc::new(DiskDu { watch: Watch::new(settings.container_disk_watch_interval, enforce) }))
+    let watch = Watch::new(settings.container_disk_watch_interval, enforce);
+    Ok(Arc::new(DiskDu { watch, scratch_dir: settings.scratch_dir.clone() }))
 }
 
 impl DiskDu {
@@ -45,7 +47,9 @@ impl DiskDu {
         let below = |path: &PathBuf| path.strip_prefix(&context.sandbox).ok().map(PathBuf::from);
         let excluded: HashSet<PathBuf> =
             context.volumes.iter().filter_map(below).chain(volumes(context)).collect();
-        let sandbox = Sandbox::new(context.sandbox.clone(), excluded, sandbox_quota(&context.requests));
+        let beside = self.scratch_dir.join(&context.container_id.value);
+        let sandbox =
+            Sandbox::new(context.sandbox.clone(), beside, excluded, sandbox_quota(&context.requests));
         self.watch.begin(&context.container_id, sandbox)
     }
 

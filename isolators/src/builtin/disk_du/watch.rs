@@ -1,6 +1,7 @@
 //! The thread that walks each sandbox in turn, and what it last found.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -10,12 +11,14 @@ use tepui_api::resources::Resources;
 use tepui_api::units::Bytes;
 use tepui_api::v1::task_status::Reason;
 
-use super::walk::disk_usage;
+use crate::builtin::walk::disk_usage;
 use crate::isolator::{ContainerId, IsolatorError, Limitation, LimitationSender};
 
 /// A container's sandbox.
 pub struct Sandbox {
     path: PathBuf,
+    /// What the container writes elsewhere, if it is there: counts too.
+    beside: PathBuf,
     /// Directories that do not count, relative to the sandbox.
     excluded: Arc<HashSet<PathBuf>>,
     /// Empty: not measured.
@@ -51,16 +54,18 @@ struct Job {
     id: ContainerId,
     generation: u64,
     path: PathBuf,
+    beside: PathBuf,
     excluded: Arc<HashSet<PathBuf>>,
 }
 
 // === impl Sandbox ===
 
 impl Sandbox {
-    /// At an absolute path.
-    pub fn new(path: PathBuf, excluded: HashSet<PathBuf>, quota: Resources) -> Self {
+    /// At an absolute path; with another of what the container writes elsewhere.
+    pub fn new(path: PathBuf, beside: PathBuf, excluded: HashSet<PathBuf>, quota: Resources) -> Self {
         Sandbox {
             path,
+            beside,
             excluded: Arc::new(excluded),
             quota,
             used: 0,
@@ -72,6 +77,18 @@ impl Sandbox {
 
     fn limit(&self) -> Option<u64> {
         (!self.quota.is_empty()).then(|| self.quota.disk().map_or(0, |disk| disk.bytes()))
+    }
+}
+
+// === impl Job ===
+
+impl Job {
+    fn usage(&self) -> io::Result<u64> {
+        let beside = match disk_usage(&self.beside, &HashSet::new()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            found => found?,
+        };
+        Ok(disk_usage(&self.path, &self.excluded)?.saturating_add(beside))
     }
 }
 
@@ -147,8 +164,7 @@ impl Shared {
 
     fn run(&self) {
         while let Some(job) = self.next() {
-            let found = disk_usage(&job.path, &job.excluded);
-            match found {
+            match job.usage() {
                 Ok(bytes) => self.record(&job, bytes),
                 Err(error) => {
                     tracing::warn!(container = %job.id, sandbox = %job.path.display(), %error, "The size of a sandbox cannot be taken.");
@@ -182,6 +198,7 @@ impl Shared {
                         id: id.clone(),
                         generation: sandbox.generation,
                         path: sandbox.path.clone(),
+                        beside: sandbox.beside.clone(),
                         excluded: Arc::clone(&sandbox.excluded),
                     });
                 }
@@ -243,7 +260,9 @@ mod tests {
         let (sender, mut heard) = unbounded_channel();
         let watch = Watch::new(Duration::from_millis(20), Some(sender));
         let id = ContainerId::new("over");
-        watch.begin(&id, Sandbox::new(dir.path().to_owned(), HashSet::new(), quota(1))).unwrap();
+        watch
+            .begin(&id, Sandbox::new(dir.path().to_owned(), "/nowhere".into(), HashSet::new(), quota(1)))
+            .unwrap();
         wait_for("a first figure", || watch.figures(&id).filter(|(_, used)| *used > 0));
         assert!(heard.try_recv().is_err());
         fs::write(dir.path().join("large"), vec![1; 2 << 20]).unwrap();
@@ -261,13 +280,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_beside_the_sandbox_counts_too() {
+        let (dir, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(beside.path().join("large"), vec![1; 2 << 20]).unwrap();
+        let watch = Watch::new(Duration::from_millis(5), None);
+        let id = ContainerId::new("beside");
+        let both = Sandbox::new(dir.path().to_owned(), beside.path().to_owned(), HashSet::new(), quota(1));
+        watch.begin(&id, both).unwrap();
+        wait_for("a figure", || watch.figures(&id).filter(|(_, used)| *used > 2 << 20));
+        drop(beside);
+        wait_for("a lower figure", || watch.figures(&id).filter(|(_, used)| *used < 1 << 20));
+    }
+
+    #[test]
     fn without_enforcement_or_quota_nobody_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("large"), vec![1; 2 << 20]).unwrap();
         let watch = Watch::new(Duration::from_millis(5), None);
         let (id, without) = (ContainerId::new("measured"), ContainerId::new("unmeasured"));
-        watch.begin(&id, Sandbox::new(dir.path().to_owned(), HashSet::new(), quota(1))).unwrap();
-        let unmeasured = Sandbox::new(dir.path().to_owned(), HashSet::new(), Resources::new());
+        watch
+            .begin(&id, Sandbox::new(dir.path().to_owned(), "/nowhere".into(), HashSet::new(), quota(1)))
+            .unwrap();
+        let unmeasured =
+            Sandbox::new(dir.path().to_owned(), "/nowhere".into(), HashSet::new(), Resources::new());
         watch.begin(&without, unmeasured).unwrap();
         wait_for("a figure", || watch.figures(&id).filter(|(_, used)| *used > 2 << 20));
         assert_eq!(watch.reported(&id), None);

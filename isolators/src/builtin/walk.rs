@@ -1,11 +1,12 @@
-//! How much disk a directory takes, as `du` counts: blocks in use, each file once however many names it has.
+//! A walk through a directory and all below it, and how much disk it takes, as `du` counts: blocks in use, each file once however many
+//! names it has.
 //!
 //! The files belong to somebody who may change them meanwhile and wishes us ill. So the walk goes from directory to directory by descriptor, never
 //! through a symbolic link, never onto another mount (`openat2(2)`, RESOLVE_NO_SYMLINKS and RESOLVE_NO_XDEV), holds one
 //! descriptor however deep the tree, and on its way up makes sure that it comes out where it went in.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,24 +22,34 @@ const BLOCK: u64 = 512;
 /// A file on a host.
 type FileId = (u64, u64);
 
-/// One directory on the way from the top to where the walk is.
-struct Level {
-    dir: FileId,
-    /// Its directories that are still to be visited.
-    left: Vec<OsString>,
+/// What is done on a walk.
+pub trait Visit {
+    /// A directory, open: first the top, then each below it.
+    fn directory(&mut self, dir: &OwnedFd, stat: &FileStat) -> io::Result<()>;
+
+    /// Whatever else is in a directory.
+    fn file(&mut self, dir: &OwnedFd, name: &OsStr, stat: &FileStat) -> io::Result<()>;
 }
 
-/// Bytes of disk in use at and below `top`, without what is below the directories `excluded`, which are given relative to `top`.
+/// Bytes of disk in use at and below `top`, without the directories `excluded` and what is below them, which are given relative to `top`.
 ///
 /// # Errors
 /// When `top` cannot be read, or a directory was moved away while the walk was in it.
 pub fn disk_usage(top: &Path, excluded: &HashSet<PathBuf>) -> io::Result<u64> {
+    let mut count = Count::default();
+    walk(top, excluded, &mut count)?;
+    Ok(count.bytes)
+}
+
+/// Visits `top` and all below it that is on the same mount, but for the directories `excluded`, which are given relative to `top`.
+///
+/// # Errors
+/// When `top` cannot be read, a directory was moved away while the walk was in it, or the visitor fails.
+pub fn walk(top: &Path, excluded: &HashSet<PathBuf>, visitor: &mut impl Visit) -> io::Result<()> {
     // Only the top itself may be behind a symbolic link: the caller chose it.
     let mut here = open(top, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut walk = Walk { device: 0, bytes: 0, seen: HashSet::new(), excluded, place: PathBuf::new() };
     let stat = fstat(&here)?;
-    walk.device = stat.st_dev;
-    walk.count(&stat);
+    let mut walk = Walk { device: stat.st_dev, excluded, place: PathBuf::new(), visitor };
     let mut levels = vec![walk.enter(&here, &stat)?];
     while let Some(level) = levels.last_mut() {
         match level.left.pop() {
@@ -58,22 +69,28 @@ pub fn disk_usage(top: &Path, excluded: &HashSet<PathBuf>) -> io::Result<u64> {
             }
         }
     }
-    Ok(walk.bytes)
+    Ok(())
 }
 
-struct Walk<'a> {
+/// One directory on the way from the top to where the walk is.
+struct Level {
+    dir: FileId,
+    /// Its directories that are still to be visited.
+    left: Vec<OsString>,
+}
+
+struct Walk<'a, V> {
     device: u64,
-    bytes: u64,
-    /// Files with several names that were counted.
-    seen: HashSet<FileId>,
     excluded: &'a HashSet<PathBuf>,
     /// Where the walk is, relative to the top.
     place: PathBuf,
+    visitor: &'a mut V,
 }
 
-impl Walk<'_> {
-    /// Counts what is in a directory, and notes the directories in it.
+impl<V: Visit> Walk<'_, V> {
+    /// Visits a directory and what is in it, and notes the directories in it.
     fn enter(&mut self, dir: &OwnedFd, stat: &FileStat) -> io::Result<Level> {
+        self.visitor.directory(dir, stat)?;
         let mut left = Vec::new();
         for entry in fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))? {
             let name = entry?.file_name();
@@ -83,12 +100,12 @@ impl Walk<'_> {
                 Err(Errno::ENOENT) => continue,
                 Err(error) => return Err(error.into()),
             };
-            let is_dir = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-            if stat.st_dev != self.device || (is_dir && self.is_excluded(&name)) {
+            if stat.st_dev != self.device {
                 continue;
             }
-            self.count(&stat);
-            if is_dir {
+            if kind(&stat) != SFlag::S_IFDIR {
+                self.visitor.file(dir, &name, &stat)?;
+            } else if !self.is_excluded(&name) {
                 left.push(name);
             }
         }
@@ -98,15 +115,39 @@ impl Walk<'_> {
     fn is_excluded(&self, name: &OsString) -> bool {
         !self.excluded.is_empty() && self.excluded.contains(&self.place.join(name))
     }
+}
 
-    fn count(&mut self, stat: &FileStat) {
-        let several =
-            stat.st_nlink > 1 && SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR;
-        if several && !self.seen.insert((stat.st_dev, stat.st_ino)) {
-            return;
-        }
+/// What kind of file it is.
+pub fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+/// Adds up blocks.
+#[derive(Default)]
+struct Count {
+    bytes: u64,
+    /// Files with several names that were counted.
+    seen: HashSet<FileId>,
+}
+
+impl Count {
+    fn add(&mut self, stat: &FileStat) {
         let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
         self.bytes = self.bytes.saturating_add(blocks.saturating_mul(BLOCK));
+    }
+}
+
+impl Visit for Count {
+    fn directory(&mut self, _: &OwnedFd, stat: &FileStat) -> io::Result<()> {
+        self.add(stat);
+        Ok(())
+    }
+
+    fn file(&mut self, _: &OwnedFd, _: &OsStr, stat: &FileStat) -> io::Result<()> {
+        if stat.st_nlink == 1 || self.seen.insert((stat.st_dev, stat.st_ino)) {
+            self.add(stat);
+        }
+        Ok(())
     }
 }
 
