@@ -1,7 +1,10 @@
 """Fixtures of the end-to-end tests: a cluster a test, or one for all tests of a file that only read."""
 
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -71,3 +74,13 @@ def images():
     made = image_builder.Images()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def modules():
+    """The directory of the Python modules of the protocol, made as the page says."""
+    made = tempfile.mkdtemp(prefix="tepui-modules-")
+    environment = {**os.environ, "PYTHON": sys.executable}
+    subprocess.run([os.path.join(clusters.REPOSITORY, "examples/isolators/dataset/generate"), made], check=True, env=environment)
+    yield made
+    shutil.rmtree(made)

@@ -4,11 +4,9 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 
@@ -22,16 +20,6 @@ EXAMPLES = os.path.join(REPOSITORY, "examples/isolators")
 OBEDIENT = os.path.join(os.path.dirname(__file__), "plugins/obedient")
 # What the default --isolation has, as far as it matters here.
 ISOLATION = "cgroups/cpu,cgroups/mem,filesystem/linux,docker/runtime,namespaces/pid"
-
-
-@pytest.fixture(scope="session")
-def modules():
-    """The directory of the Python modules of the protocol, made as the page says."""
-    made = tempfile.mkdtemp(prefix="tepui-modules-")
-    environment = {**os.environ, "PYTHON": sys.executable}
-    subprocess.run([os.path.join(EXAMPLES, "dataset/generate"), made], check=True, env=environment)
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.fixture
