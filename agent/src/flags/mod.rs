@@ -505,6 +505,8 @@ mod tests {
             "--network_cni_plugins_dir=/p:/q",
             "--executor_environment_variables={\"A\":\"b\"}",
             "--effective_capabilities={\"capabilities\":[]}",
+            "--docker_volume_checkpoint_dir=/d",
+            "--host_path_volume_force_creation=/d",
             "--hostname=h",
             "--isolator_plugin=a=/b",
             "--nvidia_gpu_devices=0",
