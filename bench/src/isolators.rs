@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tepui_agent::containerizer::{ContainerConfig, NativeContainerizer, Settings};
 use tepui_api::v1::{CommandInfo, ContainerId, Resource, value};
 use tepui_images::StoreOptions;
+use tepui_isolators::plugin::{Plugin, PluginSettings, Timeouts};
 use tepui_shim::Zygote;
 
 use crate::floor;
@@ -27,6 +28,8 @@ const TURNS: usize = 5;
 /// Tells a new process of this binary which isolators to measure, and how many containers to launch.
 const CHILD: &str = "TEPUI_BENCH_ISOLATORS";
 const CHILD_TIMES: &str = "TEPUI_BENCH_ISOLATORS_TIMES";
+/// Tells it of a plugin, as in the agent's `--isolator_plugin`.
+const CHILD_PLUGIN: &str = "TEPUI_BENCH_ISOLATORS_PLUGIN";
 /// No isolation at all, nor figures.
 const NONE: &str = "filesystem/posix";
 
@@ -34,8 +37,16 @@ const NONE: &str = "filesystem/posix";
 struct Row {
     what: String,
     isolation: String,
+    plugin: Option<PluginSettings>,
     launch: Vec<Duration>,
     cycle: Vec<Duration>,
+}
+
+impl Row {
+    fn new(what: &str, isolation: String) -> Self {
+        let what = what.to_owned();
+        Self { what, isolation, plugin: None, launch: Vec::new(), cycle: Vec::new() }
+    }
 }
 
 /// What a child has measured, in microseconds: until it ran, and until all of it was gone.
@@ -50,12 +61,17 @@ enum Figures {
 ///
 /// # Errors
 /// Without root, or when a container cannot be run.
-pub fn measure(times: usize, report: &mut Report) -> anyhow::Result<()> {
+pub fn measure(times: usize, plugin: Option<&PluginSettings>, report: &mut Report) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("--isolators needs root: containers are made on this machine");
     }
     let each = times.div_ceil(TURNS).max(2);
     let mut rows = rows()?;
+    if let Some(plugin) = plugin {
+        let what = format!("a plugin ({})", plugin.name);
+        let isolation = format!("filesystem/linux,{}", plugin.name);
+        rows.push(Row { plugin: Some(plugin.clone()), ..Row::new(&what, isolation) });
+    }
     let (mut floor_launch, mut floor_cycle) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
         for steps in floor::libcontainer(each)? {
@@ -63,7 +79,7 @@ pub fn measure(times: usize, report: &mut Report) -> anyhow::Result<()> {
             floor_cycle.push(steps.iter().sum());
         }
         for row in &mut rows {
-            let Figures::Times(figures) = run_child(&row.isolation, each)? else {
+            let Figures::Times(figures) = run_child(&row.isolation, row.plugin.as_ref(), each)? else {
                 bail!("{} can be had no more", row.what)
             };
             for (launch, cycle) in figures {
@@ -82,19 +98,14 @@ pub fn measure(times: usize, report: &mut Report) -> anyhow::Result<()> {
 
 /// What is to be measured on this host. Says what cannot be.
 fn rows() -> anyhow::Result<Vec<Row>> {
-    let row = |what: &str, isolation: String| Row {
-        what: what.to_owned(),
-        isolation,
-        launch: Vec::new(),
-        cycle: Vec::new(),
-    };
+    let row = Row::new;
     let mut rows = vec![row("no isolator", NONE.to_owned())];
     let mut together = vec!["filesystem/linux".to_owned()];
     for (name, _) in tepui_isolators::known().filter(|(name, here)| *here && *name != NONE) {
         let alone = name.to_owned();
         let with_linux = format!("filesystem/linux,{name}");
         let mut why = String::new();
-        let found = [alone, with_linux].into_iter().find(|isolation| match run_child(isolation, 1) {
+        let found = [alone, with_linux].into_iter().find(|isolation| match run_child(isolation, None, 1) {
             Ok(Figures::Times(_)) => true,
             Ok(Figures::Impossible(reason)) => {
                 why = reason;
@@ -120,17 +131,18 @@ fn rows() -> anyhow::Result<Vec<Row>> {
     together.sort();
     together.dedup();
     let all = together.join(",");
-    match run_child(&all, 1)? {
+    match run_child(&all, None, 1)? {
         Figures::Times(_) => rows.push(row(&format!("all {} at once", together.len()), all)),
         Figures::Impossible(why) => eprintln!("all at once is left out: {why}"),
     }
     Ok(rows)
 }
 
-fn run_child(isolation: &str, times: usize) -> anyhow::Result<Figures> {
+fn run_child(isolation: &str, plugin: Option<&PluginSettings>, times: usize) -> anyhow::Result<Figures> {
     let output = Command::new(std::env::current_exe()?)
         .env(CHILD, isolation)
         .env(CHILD_TIMES, times.to_string())
+        .envs(plugin.map(|plugin| (CHILD_PLUGIN, plugin.to_string())))
         .stderr(Stdio::inherit())
         .output()
         .context("cannot start the process that launches containers")?;
@@ -198,7 +210,9 @@ async fn run(dir: &Path, isolation: &str, zygote: Zygote, times: usize) -> anyho
         sandbox_directory: "/mnt/mesos/sandbox".to_owned(),
         shim_patience: Duration::from_secs(10),
     };
-    let (containerizer, mut exits) = match NativeContainerizer::new(settings, zygote) {
+    let plugin = std::env::var(CHILD_PLUGIN).ok().map(|text| text.parse::<PluginSettings>()).transpose()?;
+    let customs = plugin.map(|plugin| Plugin::custom(plugin, Timeouts::default())).into_iter().collect();
+    let (containerizer, mut exits) = match NativeContainerizer::with_isolators(settings, zygote, customs) {
         Ok(made) => made,
         Err(error) => return Ok(Figures::Impossible(error.to_string())),
     };
@@ -218,6 +232,7 @@ async fn run(dir: &Path, isolation: &str, zygote: Zygote, times: usize) -> anyho
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         figures.push((micros(launch), micros(cycle)));
     }
+    containerizer.stop().await;
     figures.remove(0);
     Ok(Figures::Times(figures))
 }

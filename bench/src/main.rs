@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Parser;
+use tepui_isolators::plugin::PluginSettings;
 
 #[derive(Parser, Debug)]
 #[command(name = "tepui-bench", about = "Load generator and benchmarks for Mesos-compatible masters")]
@@ -59,6 +60,9 @@ struct Args {
     /// Launch so many containers with each isolator, without any master (needs root)
     #[arg(long, value_name = "TIMES", default_value_t = 0)]
     isolators: usize,
+    /// With --isolators: a plugin as in the agent's --isolator_plugin, for one more row
+    #[arg(long, value_name = "NAME=PROGRAM", requires = "isolators")]
+    plugin: Option<PluginSettings>,
     /// The program that starts that agent and stays it, printing where it listens; needs room for all containers
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
@@ -80,7 +84,7 @@ fn main() -> anyhow::Result<()> {
         floor::measure(args.floor, &mut report)?;
     }
     if args.isolators > 0 {
-        isolators::measure(args.isolators, &mut report)?;
+        isolators::measure(args.isolators, args.plugin.as_ref(), &mut report)?;
     }
     if let (Some(master), Some(agent), 1..) = (&args.master, &args.agent, args.usage) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
