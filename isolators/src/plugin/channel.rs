@@ -37,14 +37,22 @@ pub(super) struct Channel(SendRequest<Body>);
 /// The other end of it. Ends when the connection does; dropped, it closes it.
 pub(super) struct Connection(JoinHandle<Result<(), hyper::Error>>);
 
+/// Why there is no connection.
+pub(super) enum ConnectError {
+    /// Nobody listens.
+    Unreachable(io::Error),
+    /// Somebody does, and closes the connection at once.
+    Broken(hyper::Error),
+}
+
 /// Connects to a socket.
 ///
 /// # Errors
-/// When nobody listens there.
-pub(super) async fn connect(socket: &Path) -> io::Result<(Client, Connection)> {
-    let stream = TokioIo::new(UnixStream::connect(socket).await?);
-    let handshake = Builder::new(TokioExecutor::new()).handshake(stream).await;
-    let (sender, connection) = handshake.map_err(io::Error::other)?;
+/// When nobody listens there, or nobody who takes connections.
+pub(super) async fn connect(socket: &Path) -> Result<(Client, Connection), ConnectError> {
+    let stream = UnixStream::connect(socket).await.map_err(ConnectError::Unreachable)?;
+    let handshake = Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(ConnectError::Broken)?;
     let connection = Connection(tokio::spawn(connection));
     // HTTP/2 wants one; servers of gRPC do not mind which.
     let client = Client::with_origin(Channel(sender), Uri::from_static("http://localhost"));

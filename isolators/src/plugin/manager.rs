@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::channel::{self, Connection, Session};
+use super::channel::{self, ConnectError, Connection, Session, with_causes};
 use super::program::Program;
 use super::proto::{self, Call};
 use super::{PROTOCOL_VERSION, Presence, Shared, wire};
@@ -101,12 +101,17 @@ impl Manager {
 
     /// Connects, shakes hands, and tells of the containers.
     async fn establish(&self) -> Result<(Session, Connection), Absent> {
-        let unreachable = |error: std::io::Error| {
-            let state = self.program.as_ref().and_then(|program| program.trouble()).unwrap_or_default();
-            let socket = self.socket.display();
-            Absent::Unreachable(format!("{state}nobody listens at {socket} ({error})"))
+        let absent = |error: ConnectError| match error {
+            ConnectError::Unreachable(error) => {
+                let state = self.program.as_ref().and_then(|program| program.trouble()).unwrap_or_default();
+                let socket = self.socket.display();
+                Absent::Unreachable(format!("{state}nobody listens at {socket} ({error})"))
+            }
+            ConnectError::Broken(error) => {
+                Absent::Unfit(format!("handshake: the connection broke: {}", with_causes(&error)))
+            }
         };
-        let (client, connection) = channel::connect(&self.socket).await.map_err(unreachable)?;
+        let (client, connection) = channel::connect(&self.socket).await.map_err(absent)?;
         let shared = &self.shared;
         let unfit = |step: &str, error: super::calls::Failure| Absent::Unfit(format!("{step}: {error}"));
         let request =
