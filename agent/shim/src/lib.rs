@@ -45,7 +45,7 @@ mod zygote;
 pub use cgroup::LIBCONTAINER_PATH;
 pub use exit::{ExitRecord, Outcome, Usage};
 pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root, renew_bare_root};
-pub use liveness::{Liveness, LivenessError, holders};
+pub use liveness::{Liveness, LivenessError, holders, shim_lives};
 pub use plan::{
     BindMount, ExecPlan, FirstProcess, LaunchPlan, PlanError, RootFs, Secrets, VolumePlan, VolumeSource,
     files,

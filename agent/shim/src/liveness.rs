@@ -4,6 +4,7 @@
 //! for a shim. `flock(2)` belongs to the open file, not to a process: it is held while the request waits in the zygote's
 //! queue, by the shim through its whole life, and by nobody afterwards, however it ended. Process ids are reused; this is not.
 
+use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -55,6 +56,9 @@ impl Liveness {
     }
 }
 
+/// The name of a shim's process. Its children have others.
+pub(crate) const SHIM: &CStr = c"tepui-shim";
+
 /// The processes, other than this one, that hold the lock's file open: the shim, or what its death in the middle of a launch left.
 ///
 /// Looks through `/proc`, so only for when nothing else helps.
@@ -80,6 +84,20 @@ pub fn holders(dir: &Path) -> io::Result<Vec<i32>> {
         }
     }
     Ok(found)
+}
+
+/// Whether the shim itself is among the holders. What it forked in the middle of a launch can outlive it, with its lock and
+/// its connections, and wait for ever for a word of it.
+///
+/// Looks through `/proc`, so only for when a launch takes strangely long.
+///
+/// # Errors
+/// When `/proc` or the file cannot be read.
+pub fn shim_lives(dir: &Path) -> io::Result<bool> {
+    let named = |pid: &i32| {
+        std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_ascii_end() == SHIM.to_bytes())
+    };
+    Ok(holders(dir)?.iter().any(named))
 }
 
 impl AsFd for Liveness {

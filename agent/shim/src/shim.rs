@@ -15,6 +15,7 @@ use nix::unistd::{Pid, setgroups, setsid};
 
 use crate::executor::Program;
 use crate::exit::{ExitRecord, Outcome, Usage};
+use crate::liveness::SHIM;
 use crate::plan::{FirstProcess, LaunchPlan, RootFs, Secrets, files};
 use crate::processes::Processes;
 use crate::protocol::State;
@@ -59,7 +60,7 @@ pub(crate) fn run(dir: &Path, control: UnixStream, alive: OwnedFd, secrets: Opti
     // SAFETY: the default disposition runs no code.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
     let _ = setsid();
-    let _ = nix::sys::prctl::set_name(c"tepui-shim");
+    let _ = nix::sys::prctl::set_name(SHIM);
     let Ok(home) = open_home(dir) else { return 72 };
     let Ok(listener) = UnixListener::bind(files::SOCKET) else { return 73 };
     let mut server = Server::new(listener, control);

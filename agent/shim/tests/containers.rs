@@ -13,7 +13,7 @@ use libcontainer::oci_spec::runtime::{LinuxNamespaceType as Kind, MountBuilder};
 use support::{Context, Peer, exists, exited, harness, killed, spec, wait_until};
 use tepui_shim::{
     BindMount, Event, ExecPlan, ExitRecord, FirstProcess, Liveness, Outcome, Request, RootFs, SignalScope,
-    State, Zygote, connect, holders,
+    State, Zygote, connect, holders, shim_lives,
 };
 
 fn main() -> ExitCode {
@@ -265,10 +265,12 @@ fn the_shims_death_is_the_containers(context: &Context) {
     let shim: i32 = shim.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
     assert_eq!(fs::read_to_string(format!("/proc/{shim}/comm")).unwrap(), "tepui-shim\n");
     assert_eq!(holders(&container.dir).unwrap(), [shim]);
+    assert!(shim_lives(&container.dir).unwrap());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
     assert_eq!(peer.event(), None, "the connection closes without a word");
     wait_until("the container is gone", || !exists(init));
     container.wait_for_shim();
+    assert!(!shim_lives(&container.dir).unwrap());
     assert_eq!(ExitRecord::load(&container.dir).unwrap(), None, "nobody knows how it ended");
 }
 

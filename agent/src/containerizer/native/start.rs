@@ -1,17 +1,22 @@
 //! Starting a container that was prepared.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tepui_api::v1::ContainerId;
+use tepui_shim::shim_lives;
 use tokio::sync::oneshot;
 
+use super::destroy::end_leftovers;
 use super::shim::{Connection, Watch};
 use super::{Container, Inner, Life, NativeContainerizer};
 use crate::containerizer::error::StartError;
 
 /// No container takes that long unless something is broken.
 const LONGEST: Duration = Duration::from_secs(60);
+/// After so long it is worth to look whether there is still a shim.
+const STRANGELY_LONG: Duration = Duration::from_secs(2);
 
 impl NativeContainerizer {
     /// Starts a container that was prepared. Gives its first process, as the host sees it.
@@ -52,10 +57,26 @@ impl Inner {
         container.connect(Some(connection.requests()));
         let watch = Watch::of_new(Arc::clone(self), Arc::clone(container), tell);
         tokio::spawn(watch.run(connection));
+        let orphaned = end_what_lost_its_shim(&container.dirs.runtime);
         tokio::select! {
             started = told => started.unwrap_or_else(|_| Err(StartError::ShimDied(container.dirs.log()))),
+            () = orphaned => Err(StartError::ShimDied(container.dirs.log())),
             () = container.doom() => Err(StartError::Cancelled),
             () = tokio::time::sleep(LONGEST) => Err(StartError::TimedOut(LONGEST)),
+        }
+    }
+}
+
+/// Waits until a launch is without a shim, and ends what that left.
+///
+/// A shim that dies closes its connection, unless what it had forked by then has a copy of it.
+async fn end_what_lost_its_shim(runtime: &Path) {
+    loop {
+        tokio::time::sleep(STRANGELY_LONG).await;
+        let dir = runtime.to_owned();
+        let lives = tokio::task::spawn_blocking(move || shim_lives(&dir)).await;
+        if matches!(lives, Ok(Ok(false))) {
+            return end_leftovers(runtime).await;
         }
     }
 }
