@@ -6,13 +6,16 @@ Each test has a file system of its own, on a loop device. Where the kernel lacks
 
 import glob
 import os
+import random
+import signal
 import subprocess
 import tempfile
+import time
 
 import pytest
 
-from harness import wait
-from harness.framework import Framework
+from harness import leaks, wait
+from harness.framework import TERMINAL, Framework
 
 ISOLATION = "cgroups/cpu,cgroups/mem,filesystem/linux,docker/runtime,namespaces/pid,disk/xfs"
 MAKE = {"xfs": ["mkfs.xfs", "-q", "-f"], "ext4": ["mkfs.ext4", "-q", "-F", "-O", "quota,project", "-E", "quotatype=prjquota"]}
@@ -225,6 +228,40 @@ def test_a_project_is_kept_until_its_sandbox_is_removed(agent):
     third = agent.framework.run_task("sleep 1000", disk=4)
     assert agent.project(agent.sandbox(third)) == first
     assert agent.volume.quota(first)[1] == 4 * MB
+
+
+@pytest.mark.parametrize("volume", ["xfs"], indirect=True)
+def test_no_quota_is_left_of_launches_that_are_killed(agent):
+    """kill -9 of the shim or the agent at random stages: the sandboxes are removed, and their projects have neither limit nor use."""
+    seed = int(os.environ.get("TEPUI_TEST_SEED", random.randrange(1 << 32)))
+    print(f"TEPUI_TEST_SEED={seed}")
+    rng = random.Random(seed)
+    projects = range(7000, 7012)
+    agent.start(xfs_project_range=f"[{projects[0]}-{projects[-1]}]", gc_delay="1secs", disk_watch_interval="1secs")
+    for victim in ["shim", "agent"] * 4:
+        task_id = agent.framework.run_task("echo much > file; sleep 0.2", disk=8, wait_until=())
+        time.sleep(rng.random() * 0.2 * wait.PATIENCE)  # Any moment will do.
+        if victim == "agent":
+            agent.cluster.agents["agent"].kill9()
+            agent.cluster.restart_agent()
+        for pid in leaks.processes(agent.cluster.mark) if victim == "shim" else ():
+            if comm(pid) == "tepui-shim":
+                os.kill(pid, signal.SIGKILL)
+
+        def ended():
+            agent.framework.call("RECONCILE", {"tasks": [{"task_id": {"value": task_id}}]})
+            return any(status["state"] in TERMINAL for status in agent.framework.statuses(task_id))
+
+        wait.until(ended, 30, f"{task_id} has ended", interval=0.5)
+    wait.until(lambda: all(agent.volume.quota(project) == (0, 0) for project in projects), 60, "no project has a limit or use")
+
+
+def comm(pid):
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return None
 
 
 def test_a_container_that_was_started_without_quotas_gets_one_when_the_agent_has_them(agent):
