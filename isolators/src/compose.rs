@@ -298,8 +298,11 @@ mod tests {
     #[test]
     fn custom_isolators_act_after_the_others_and_are_switched_on_by_name() {
         let two = || vec![custom("mine", false), custom("yours", true)];
-        assert_eq!(composed(&["posix/mem"], two()).unwrap(), ["filesystem/posix", "posix/mem", "yours"]);
-        let on = ["filesystem/posix", "posix/mem", "mine", "yours"];
+        assert_eq!(
+            composed(&["posix/mem"], two()).unwrap(),
+            ["filesystem/posix", "posix/mem", "environment_secret", "yours"]
+        );
+        let on = ["filesystem/posix", "posix/mem", "environment_secret", "mine", "yours"];
         assert_eq!(composed(&["mine", "posix/mem"], two()).unwrap(), on);
         assert_eq!(composed(&["yours", "mine", "posix/mem"], two()).unwrap(), on);
     }

@@ -400,7 +400,7 @@ fn an_image_that_is_not_there_is_refused(context: &Context) {
 }
 
 fn a_container_that_cannot_be_made_is_told(context: &Context) {
-    let image = layout::busybox(&context.dir.join("image"), &json!({ "WorkingDir": "/no/such/directory" }));
+    let image = layout::busybox(&context.dir.join("image"), &json!({ "WorkingDir": "/bin/busybox/x" }));
     context.run(async {
         let host = context.host();
         let mut config = context.shell("nowhere", "true");
@@ -408,7 +408,7 @@ fn a_container_that_cannot_be_made_is_told(context: &Context) {
         host.containerizer.prepare(config.clone()).await.unwrap();
         let error = host.containerizer.start(&config.container_id).await.unwrap_err();
         assert!(
-            matches!(&error, StartError::Failed { message, .. } if message.contains("ENOENT")),
+            matches!(&error, StartError::Failed { message, .. } if message.contains("/bin/busybox/x cannot be mounted on: Not a directory")),
             "{error}"
         );
         host.containerizer.destroy(&config.container_id).await.unwrap();

@@ -51,10 +51,20 @@ fn older_names_and_defaults_are_resolved() {
         names(&["cgroups", "posix/disk"]),
         ["cgroups", "filesystem/posix", "cgroups/cpu", "cgroups/mem", "disk/du", "environment_secret"]
     );
-    assert_eq!(
-        names(&["cgroups/all"]),
-        ["cgroups", "filesystem/posix", "cgroups/cpu", "cgroups/mem", "environment_secret"]
-    );
+    let all = names(&["cgroups/all"]);
+    assert_eq!(all[..2], ["cgroups", "filesystem/posix"]);
+    assert_eq!(all.last().unwrap(), "environment_secret");
+    assert!(all[2..all.len() - 1].iter().all(|name| name.starts_with("cgroups/")), "{all:?}");
+    let hierarchies = Hierarchies::detect().unwrap();
+    for (name, controller) in [
+        ("cgroups/cpu", Controller::Cpu),
+        ("cgroups/mem", Controller::Memory),
+        ("cgroups/pids", Controller::Pids),
+        ("cgroups/net_cls", Controller::NetCls),
+    ] {
+        let there = hierarchies.with(controller).is_some();
+        assert_eq!(all.iter().any(|one| one == name), there, "{name} in {all:?}");
+    }
     assert_eq!(
         names(&["filesystem/linux"]),
         [
