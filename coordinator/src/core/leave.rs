@@ -64,8 +64,10 @@ impl Core {
             self.rescind_offer(offer);
         }
         self.rescind_inverse_offers_of(id);
+        // When the registry has written why it goes, its tasks are told that.
+        let leaves = self.being_taken_out(id).is_some();
         let given_up = |core: &Self, framework: &FrameworkId| {
-            core.framework(framework).is_some_and(|framework| !framework.info.checkpoint())
+            !leaves && core.framework(framework).is_some_and(|framework| !framework.info.checkpoint())
         };
         for (framework, task_id) in tasks {
             // One that ended is still to be acknowledged, and the agent knows that.

@@ -193,6 +193,18 @@ fn frameworks_without_checkpoint_lose_their_tasks_with_the_link() {
 }
 
 #[test]
+fn tasks_of_an_agent_that_leaves_are_told_why_and_not_that_its_link_is_closed() {
+    let mut s = setup(|i| i.checkpoint = None);
+    s.world.slow_registry = true;
+    s.world.step(Input::Agent { link: s.link, frame: AgentFrame::Unregister(Unregister {}) });
+    s.world.step(Input::LinkClosed { link: s.link });
+    assert!(s.world.statuses(s.stream).is_empty());
+    s.world.write_registry();
+    let status = s.world.statuses(s.stream).remove(0);
+    assert_eq!((status.state(), status.reason()), (TaskState::TaskLost, Reason::AgentRemoved));
+}
+
+#[test]
 fn what_the_agent_lacks_it_is_told() {
     let mut s = setup(|_| {});
     let mut register = s.register();
