@@ -6,7 +6,7 @@ use tepui_api::link::Register;
 use tepui_api::link::coordinator_frame::Body as Order;
 use tepui_api::resources::Resources;
 use tepui_api::v1::{self, AgentId, ExecutorId, FrameworkId, OfferId, TaskState};
-use tepui_coordinator::core::{Connection, Input, OperatorCall, Output, RegistryChange};
+use tepui_coordinator::core::{Connection, Input, OperatorCall, Output, RegistryChange, Ticket};
 
 use super::{AgentBook, Checked, Ledger, Step, TaskBook};
 use crate::model::{Key, is_terminal};
@@ -246,8 +246,10 @@ impl Ledger {
     /// Without a link nothing is known of tasks whose framework has nothing written down.
     fn agent_disconnects(&mut self, step: &mut Step, id: &AgentId) -> Checked {
         let Some(book) = self.agents.get(id) else { return Ok(()) };
+        let leaves = self.leaves(step, id);
         let given_up = |framework: &FrameworkId| {
-            step.after.frameworks.get(framework).is_some_and(|framework| !framework.info.checkpoint())
+            !leaves
+                && step.after.frameworks.get(framework).is_some_and(|framework| !framework.info.checkpoint())
         };
         let tasks: Vec<Key> = (book.tasks.iter())
             .filter(|key| given_up(&key.0) && self.task(key).is_some_and(|task| !is_terminal(task.state)))
@@ -262,6 +264,19 @@ impl Ledger {
             self.remove_executor(id, &key)?;
         }
         Ok(())
+    }
+
+    /// Whether an agent was on its way out before this step: its tasks are told of that when the registry has it.
+    fn leaves(&self, step: &Step, id: &AgentId) -> bool {
+        let asks = |output: &Output, asked: &Ticket| matches!(output, Output::Persist { ticket, .. } if ticket == asked);
+        let asked_now = |asked: &Ticket| step.outputs.iter().any(|output| asks(output, asked));
+        self.pending.iter().any(|(ticket, change)| {
+            let it = match change {
+                RegistryChange::Remove(agent) | RegistryChange::Gone { agent, .. } => agent == id,
+                _ => false,
+            };
+            it && !asked_now(ticket)
+        })
     }
 
     /// All that an agent has told of its size.
