@@ -99,6 +99,8 @@ pub struct Core {
     /// As the agent is registered, with an id once it has one.
     agent: Arc<AgentInfo>,
     link: Link,
+    /// How often it has asked a coordinator to take it in.
+    registrations: u64,
     frameworks: Frameworks,
     /// Which task a container belongs to, as long as something of the container may be there.
     containers: HashMap<ContainerId, TaskKey>,
@@ -190,6 +192,7 @@ impl Core {
             agent: Arc::new(config.agent.clone()),
             config,
             link: Link::Down,
+            registrations: 0,
             frameworks: Frameworks::default(),
             containers: HashMap::new(),
             streams: Streams::default(),

@@ -69,7 +69,9 @@ impl Core {
                 .flat_map(|f| f.completed.iter().map(|task| (*task.shown).clone()))
                 .collect(),
             checkpointed_resources: Vec::new(),
+            attempt: Some(self.registrations),
         };
+        self.registrations += 1;
         out.push(Output::Send(Box::new(agent_frame::Body::Register(register))));
     }
 

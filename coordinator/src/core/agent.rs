@@ -27,6 +27,8 @@ pub struct Agent {
     pub link: Option<LinkId>,
     /// The process of the agent, told from others that had its id before.
     pub instance: String,
+    /// Which of that process' registrations is the latest.
+    pub attempt: u64,
     /// Version of Tepui that it runs.
     pub version: String,
     /// `host:port` of its HTTP server.

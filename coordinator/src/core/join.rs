@@ -170,6 +170,7 @@ impl Core {
             info: Arc::new(AgentInfo { id: Some(id.clone()), ..register.agent.clone() }),
             link: None,
             instance: register.instance.clone(),
+            attempt: register.attempt(),
             version: register.version.clone(),
             address: register.address.clone(),
             machine,

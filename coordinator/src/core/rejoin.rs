@@ -29,7 +29,7 @@ impl Core {
         // A registration can be late, and its process dead by now. Links are numbered as they come.
         let held = self.agent(&id).and_then(|agent| agent.link);
         let waiting = self.joining.waiting.get(&id).map(|waiting| waiting.link);
-        if held.max(waiting).is_some_and(|newer| newer > *link) {
+        if held.max(waiting).is_some_and(|newer| newer > *link) || self.has_later_attempt(&id, register) {
             tracing::info!(agent = %id, ?link, "ignored a registration that a newer one has overtaken");
             return self.close_link(*link);
         }
@@ -71,6 +71,17 @@ impl Core {
             None => RegistryChange::Reachable(info),
         };
         self.persist(Some(&id), change, Pending::Readmit(Box::new(arrival)));
+    }
+
+    /// Whether the same process has registered after this. Links are no measure for that: a connection that the process gave up
+    /// can come to be read after the next one.
+    fn has_later_attempt(&self, id: &AgentId, register: &Register) -> bool {
+        let attempt = register.attempt();
+        let held = self.agent(id).filter(|agent| agent.instance == register.instance);
+        let waiting = self.joining.waiting.get(id).map(|waiting| &waiting.register);
+        let waiting = waiting.filter(|waiting| waiting.instance == register.instance);
+        held.is_some_and(|agent| agent.attempt > attempt)
+            || waiting.is_some_and(|waiting| waiting.attempt() > attempt)
     }
 
     /// An agent that has not been here since the start, or since it was unreachable.
@@ -163,6 +174,7 @@ impl Core {
         let total = Resources::from_wire_lossy(&register.agent.resources);
         let Some(agent) = self.agent_mut(id) else { return };
         let old_instance = std::mem::replace(&mut agent.instance, register.instance.clone());
+        agent.attempt = register.attempt();
         let old_address = std::mem::replace(&mut agent.address, register.address.clone());
         let both_live = agent.link.is_some() && old_instance != register.instance;
         let changed = agent.total != total;

@@ -433,6 +433,21 @@ fn two_processes_cannot_share_an_id() {
     assert!(refused(&mut s.world, moved));
 }
 
+/// The connection over which the process asked first was given up, and comes to be read after the one over which it asked again.
+#[test]
+fn a_registration_that_the_same_process_has_overtaken_is_ignored() {
+    let setup = setup(|_| {});
+    let stale = setup.register();
+    let Setup { mut world, link, agent, .. } = setup;
+    world.step(Input::LinkClosed { link });
+    let newer = world.register(Register { attempt: Some(1), tasks: Vec::new(), ..stale.clone() });
+    world.registered(newer);
+    let older = world.register(Register { attempt: Some(0), ..stale });
+    assert!(world.closed_links.contains(&older) && !world.closed_links.contains(&newer));
+    assert_eq!(world.frames(older), []);
+    assert_eq!(world.core.snapshot().agents[&agent].link, Some(newer));
+}
+
 #[test]
 fn changed_agents_are_written_first() {
     let mut s = setup(|_| {});

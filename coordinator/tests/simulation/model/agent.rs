@@ -29,6 +29,7 @@ pub struct Agent {
     pub address: String,
     /// Of the process that runs.
     pub instance: String,
+    registrations: u64,
     pub link: Link,
     pub tasks: BTreeMap<Key, Task>,
     pub executors: BTreeMap<(FrameworkId, ExecutorId), Executor>,
@@ -98,6 +99,7 @@ impl Agent {
             capabilities,
             address,
             instance: rng.uuid().to_string(),
+            registrations: 0,
             link: Link::Down { retry_at: Duration::ZERO },
             tasks: BTreeMap::new(),
             executors: BTreeMap::new(),
@@ -136,6 +138,7 @@ impl Agent {
         self.updates.disconnect();
         self.out.clear();
         self.untold.clear();
+        self.registrations += 1;
         let going_on = |id: &FrameworkId| !self.shutting_down.contains_key(id);
         let tasks: Vec<v1::Task> = self.tasks.values().map(|task| task.shown.clone()).collect();
         let executors: Vec<ExecutorInfo> =
@@ -156,6 +159,7 @@ impl Agent {
                 .collect(),
             completed_tasks: self.completed.iter().cloned().collect(),
             checkpointed_resources: Vec::new(),
+            attempt: Some(self.registrations),
         })
     }
 

@@ -181,5 +181,6 @@ pub fn register(hostname: &str, resources: &str, id: Option<AgentId>, tasks: Vec
         frameworks: Vec::new(),
         completed_tasks: Vec::new(),
         checkpointed_resources: Vec::new(),
+        attempt: None,
     }
 }
