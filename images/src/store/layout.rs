@@ -223,7 +223,11 @@ impl Layout {
                 && lock(&session.join("lock"), FlockArg::LockExclusiveNonblock).is_err();
             if !is_alive {
                 tracing::info!(session = %session.display(), "Removing what an interrupted process left in the image store.");
-                remove(&session)?;
+                match remove(&session) {
+                    // One that is ending removes its own at the same time.
+                    Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed?,
+                }
             }
         }
         Ok(())
