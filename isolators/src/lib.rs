@@ -23,6 +23,7 @@ pub mod seccomp;
 mod volume;
 
 pub use builtin::amounts::fill_limits;
+pub use builtin::cgroups_mem::score_of as oom_score_adj;
 pub use builtin::disk_xfs::DiskXfsSettings;
 pub use builtin::gpu_nvidia::{GpuSettings, count as gpus};
 pub use builtin::linux_capabilities::CapabilitiesSettings;

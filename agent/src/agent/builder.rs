@@ -10,7 +10,8 @@ use tepui_shim::{Zygote, ZygoteError};
 
 use super::threads::Workers;
 use super::{Running, StartError, make_work_dir, native, start_over};
-use crate::containerizer::{self, NativeContainerizer};
+use crate::containerizer::docker::DockerContainerizer;
+use crate::containerizer::{self, Composing, NativeContainerizer};
 use crate::flags::{NOT_IMPLEMENTED, Settings};
 
 /// The way to a [`Builder`].
@@ -147,7 +148,15 @@ impl Builder {
             made.map(|(containerizer, exits)| (containerizer, containerizer::forward(exits)))
                 .map_err(|error| StartError::Containerizer(error.to_string()))
         })?;
-        start_over(settings, Arc::new(containerizer), ends, workers).await
+        let (docker, ends) = match settings.containerizer.containerizers.docker {
+            true => {
+                let (docker, told) = workers.within(|| DockerContainerizer::new(native::docker(&settings)));
+                (Some(docker), workers.within(|| containerizer::merged(ends, told)))
+            }
+            false => (None, ends),
+        };
+        let all = Composing::new(settings.containerizer.containerizers, containerizer, docker);
+        start_over(settings, Arc::new(all), ends, workers).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! The flags that concern containers, in the containerizer's words.
+//! The flags that concern containers, in the containerizers' words.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tepui_isolators::{
 };
 
 use super::StartError;
-use crate::containerizer::native;
+use crate::containerizer::{docker, native};
 use crate::flags::Settings;
 use crate::gpus::Gpus;
 use crate::resources;
@@ -69,6 +69,21 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
         sandbox_directory: settings.sandbox_directory.clone(),
         shim_patience: settings.executor_reregistration_timeout.0.max(SHIM_PATIENCE),
     })
+}
+
+/// What the Docker containerizer is told.
+pub(super) fn docker(settings: &Settings) -> docker::Settings {
+    let flags = &settings.containerizer;
+    docker::Settings {
+        socket: flags.docker_socket.clone(),
+        work_dir: settings.work_dir.clone(),
+        runtime_dir: settings.runtime_dir(),
+        sandbox_directory: settings.sandbox_directory.clone(),
+        enable_cfs: settings.cgroups_enable_cfs,
+        dns: settings.network.default_container_dns.clone().unwrap_or_default(),
+        kill_orphans: flags.docker_kill_orphans,
+        remove_delay: flags.docker_remove_delay.0,
+    }
 }
 
 fn disk_xfs(settings: &Settings) -> DiskXfsSettings {

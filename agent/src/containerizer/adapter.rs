@@ -136,3 +136,22 @@ pub(crate) fn forward(
     });
     ends
 }
+
+/// The ends of the containers of two containerizers.
+pub(crate) fn merged(
+    one: mpsc::UnboundedReceiver<(ContainerId, ContainerEvent)>,
+    other: mpsc::UnboundedReceiver<(ContainerId, ContainerEvent)>,
+) -> mpsc::UnboundedReceiver<(ContainerId, ContainerEvent)> {
+    let (sender, ends) = mpsc::unbounded_channel();
+    for mut from in [one, other] {
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while let Some(end) = from.recv().await {
+                if sender.send(end).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    ends
+}

@@ -18,16 +18,20 @@
 //!      └── [native::destroy]  processes, cgroups and directories go
 //! ```
 //!
+//! Containers of type DOCKER are made by an engine instead ([docker]); [composing] says whose a container is.
 //! An agent that starts anew finds its containers again by their runtime directories ([native::recover]).
 //! [adapter] is how the agent's shell calls all this.
 
 mod adapter;
+mod composing;
 mod config;
+pub mod docker;
 mod error;
 pub mod native;
 mod pulls;
 
-pub(crate) use adapter::forward;
+pub(crate) use adapter::{forward, merged};
+pub(crate) use composing::Composing;
 pub use config::ContainerConfig;
 pub use error::{DestroyError, PrepareError, RecoverError, SetupError, StartError, Unsupported, UpdateError};
 pub use native::{Exited, Found, NativeContainerizer, Settings};

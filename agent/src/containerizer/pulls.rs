@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bollard::models::CreateImageInfo;
 use serde_json::{Value, json};
 use tepui_images::{Phase, Progress, ProgressFn};
+
+const DOWNLOADING: &str = "downloading";
+const UNPACKING: &str = "unpacking";
+const DONE: &str = "done";
 
 /// The pulls under way. Cheap to clone; all clones are the same.
 #[derive(Clone, Default)]
@@ -20,7 +25,14 @@ struct State {
 
 struct Pull {
     image: String,
-    layers: BTreeMap<String, Progress>,
+    layers: BTreeMap<String, Layer>,
+}
+
+/// How far a layer is, in bytes.
+struct Layer {
+    done: u64,
+    total: u64,
+    phase: &'static str,
 }
 
 /// A pull, listed for as long as this lives.
@@ -55,10 +67,42 @@ impl Listed {
     pub(super) fn hear(&self) -> ProgressFn {
         let (pulls, number) = (self.pulls.clone(), self.number);
         Arc::new(move |progress: Progress| {
+            let phase = match progress.phase {
+                Phase::Waiting | Phase::Fetching => DOWNLOADING,
+                Phase::Unpacking => UNPACKING,
+                Phase::Done | Phase::Present => DONE,
+            };
             if let Some(pull) = pulls.lock().pulls.get_mut(&number) {
-                pull.layers.insert(progress.layer.to_string(), progress);
+                let layer = Layer { done: progress.done, total: progress.total, phase };
+                pull.layers.insert(progress.layer.to_string(), layer);
             }
         })
+    }
+
+    /// To be called with what a Docker engine says of a pull. It tells a layer's size only while the layer moves.
+    pub(super) fn hear_engine(&self, info: &CreateImageInfo) {
+        let (Some(id), Some(status)) = (&info.id, &info.status) else { return };
+        let phase = match status.as_str() {
+            "Pulling fs layer" | "Waiting" | "Downloading" => DOWNLOADING,
+            "Verifying Checksum" | "Download complete" | "Extracting" => UNPACKING,
+            "Pull complete" | "Already exists" => DONE,
+            // Of the image, not of a layer.
+            _ => return,
+        };
+        let mut state = self.pulls.lock();
+        let Some(pull) = state.pulls.get_mut(&self.number) else { return };
+        let layer = pull.layers.entry(id.clone()).or_insert(Layer { done: 0, total: 0, phase });
+        layer.phase = phase;
+        let bytes = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok());
+        if let Some(detail) = &info.progress_detail
+            && let (DOWNLOADING, Some(done), Some(total)) =
+                (phase, bytes(detail.current), bytes(detail.total))
+        {
+            (layer.done, layer.total) = (done, total);
+        }
+        if phase != DOWNLOADING {
+            layer.done = layer.total;
+        }
     }
 }
 
@@ -70,14 +114,7 @@ impl Drop for Listed {
 
 impl Pull {
     fn to_json(&self) -> Value {
-        let layer = |(digest, progress): (&String, &Progress)| {
-            let phase = match progress.phase {
-                Phase::Waiting | Phase::Fetching => "downloading",
-                Phase::Unpacking => "unpacking",
-                Phase::Done | Phase::Present => "done",
-            };
-            json!({ "digest": digest, "done": progress.done, "total": progress.total, "phase": phase })
-        };
+        let layer = |(digest, layer): (&String, &Layer)| json!({ "digest": digest, "done": layer.done, "total": layer.total, "phase": layer.phase });
         json!({ "image": self.image, "layers": self.layers.iter().map(layer).collect::<Vec<_>>() })
     }
 }

@@ -1,7 +1,7 @@
 //! What a task may ask for that this agent cannot do yet. Such a task is answered with words; it is
 //! never run without what it asked for.
 
-use tepui_api::v1::{FrameworkInfo, TaskInfo, container_info};
+use tepui_api::v1::{ContainerInfo, FrameworkInfo, TaskInfo};
 
 use crate::sandbox::paths;
 
@@ -18,7 +18,7 @@ pub fn of_task(task: &TaskInfo) -> Option<String> {
         return Some("the task has no command".to_owned());
     };
     if command.value.as_deref().unwrap_or_default().is_empty()
-        && (command.shell() || task.container.as_ref().and_then(|c| c.mesos.as_ref()).is_none())
+        && (command.shell() || !task.container.as_ref().is_some_and(has_image))
     {
         return Some(
             if command.shell() {
@@ -38,14 +38,11 @@ pub fn of_task(task: &TaskInfo) -> Option<String> {
     if task.check.is_some() {
         return Some("checks are not implemented yet".to_owned());
     }
-    let container = task.container.as_ref()?;
-    if container.r#type() == container_info::Type::Docker {
-        return Some(
-            "Docker containers are not implemented yet: use a container of type MESOS with a Docker image"
-                .to_owned(),
-        );
-    }
     None
+}
+
+fn has_image(container: &ContainerInfo) -> bool {
+    container.mesos.is_some() || container.docker.is_some()
 }
 
 /// Who a task runs as: whom its command names, else its framework's user.
@@ -58,7 +55,8 @@ pub fn user_of(framework: &FrameworkInfo, task: &TaskInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tepui_api::v1::{CommandInfo, ContainerInfo, HealthCheck};
+    use tepui_api::v1::container_info::DockerInfo;
+    use tepui_api::v1::{CommandInfo, HealthCheck};
 
     fn task(command: CommandInfo) -> TaskInfo {
         TaskInfo { task_id: "t".into(), command: Some(command), ..TaskInfo::default() }
@@ -80,10 +78,10 @@ mod tests {
         }
         let checked = TaskInfo { health_check: Some(HealthCheck::default()), ..task(shell("true")) };
         assert!(of_task(&checked).unwrap().contains("health checks"));
-        let docker = ContainerInfo { r#type: container_info::Type::Docker as i32, ..Default::default() };
-        assert!(
-            of_task(&TaskInfo { container: Some(docker), ..task(shell("true")) }).unwrap().contains("Docker")
-        );
+        let words = CommandInfo { shell: Some(false), ..CommandInfo::default() };
+        assert!(of_task(&task(words.clone())).unwrap().contains("no image"));
+        let docker = ContainerInfo { docker: Some(DockerInfo::default()), ..ContainerInfo::default() };
+        assert_eq!(of_task(&TaskInfo { container: Some(docker), ..task(words) }), None);
     }
 
     #[test]

@@ -22,13 +22,13 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("csi_plugin_config_dir", PROVIDERS),
     ("default_container_info", EXECUTORS),
     ("disk_profile_adaptor", MODULES),
-    ("docker", DOCKER),
+    ("docker", "no client is needed: the engine is asked at --docker_socket"),
     ("docker_config", "credentials of registries cannot be given yet"),
-    ("docker_kill_orphans", DOCKER),
-    ("docker_mesos_image", DOCKER),
-    ("docker_remove_delay", DOCKER),
-    ("docker_socket", DOCKER),
-    ("docker_stop_timeout", DOCKER),
+    (
+        "docker_mesos_image",
+        "there is no executor that would have to run in a container: the agent runs Docker tasks itself",
+    ),
+    ("docker_stop_timeout", "use kill_policy of the task, or --executor_shutdown_grace_period"),
     ("domain", "fault domains are not built yet"),
     ("domain_socket_location", EXECUTORS),
     ("egress_burst", PORT_MAPPING),
@@ -98,7 +98,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
 ];
 
 const AUTHENTICATION: &str = "there is no authentication yet: let only trusted hosts reach the port";
-const DOCKER: &str = "the Docker containerizer is not built yet: Docker images run without Docker";
 const EXECUTORS: &str = "custom executors and nested containers are not built yet";
 const FETCHER: &str = "nothing is fetched into sandboxes yet";
 const LOGS: &str = "logs go to stderr; choose what is logged with --logging_level";

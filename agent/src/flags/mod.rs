@@ -7,6 +7,7 @@
 mod absent;
 mod cgroups;
 pub mod disk;
+mod docker;
 mod network;
 mod plugins;
 pub mod ports;
@@ -23,10 +24,11 @@ use tepui_zookeeper::UrlText;
 
 pub use absent::NOT_IMPLEMENTED;
 pub use cgroups::{CgroupFlags, Devices};
+pub use docker::{ContainerizerFlags, Containerizers};
 pub use network::NetworkFlags;
 pub use plugins::IsolatorPlugins;
 pub use security::{CapabilityList, GpuList, SecurityFlags};
-pub use values::{Containerizers, FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
+pub use values::{FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
 pub use volumes::VolumeFlags;
 
 /// The flags of an agent.
@@ -98,10 +100,6 @@ pub struct Settings {
     /// How containers are kept apart, by isolators' names, split by commas (Mesos: posix/cpu,posix/mem)
     #[arg(long, value_name = "NAMES", default_value = ISOLATION, help_heading = "Containers")]
     pub isolation: String,
-
-    /// What makes containers: "mesos", the only one yet
-    #[arg(long, value_name = "NAMES", default_value = "mesos", help_heading = "Containers")]
-    pub containerizers: Containerizers,
 
     /// How processes are made: "linux", the only one
     #[arg(long, value_name = "NAME", default_value = "linux", help_heading = "Containers")]
@@ -297,6 +295,9 @@ pub struct Settings {
     /// Those of the isolators that drive cgroups.
     #[command(flatten)]
     pub cgroups: CgroupFlags,
+    /// What makes containers, and how a Docker engine is used.
+    #[command(flatten)]
+    pub containerizer: ContainerizerFlags,
     /// Volumes, and what images say of their containers
     #[command(flatten)]
     pub volumes: VolumeFlags,
@@ -326,7 +327,6 @@ impl Settings {
             ("cgroups_limit_swap", text(&self.cgroups_limit_swap)),
             ("cgroups_root", text(&self.cgroups_root)),
             ("container_disk_watch_interval", text(&self.container_disk_watch_interval)),
-            ("containerizers", text(&self.containerizers)),
             ("default_container_shm_size", self.default_container_shm_size.map(|v| v.to_string())),
             ("default_role", text(&self.default_role)),
             ("disallow_sharing_agent_ipc_namespace", text(&self.disallow_sharing_agent_ipc_namespace)),
@@ -368,7 +368,7 @@ impl Settings {
         let all = all.into_iter().chain(self.cgroups.table()).chain(self.disk.table());
         let all = all.chain(self.ports.table());
         let all = all.chain(self.security.table()).chain(self.isolator_plugins.table());
-        let all = all.chain(self.volumes.table());
+        let all = all.chain(self.volumes.table()).chain(self.containerizer.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
         table.extend(self.network.table());
         table.sort_unstable();
@@ -461,7 +461,7 @@ mod tests {
         for (flag, words) in [
             ("--recover=restart", "use reconnect or cleanup"),
             ("--reconfiguration_policy=all", "use equal, additive or any"),
-            ("--containerizers=docker,mesos", "not implemented"),
+            ("--containerizers=docker,lxc", "mesos, docker, or both"),
             ("--launcher=posix", "linux"),
             ("--gc_disk_headroom=2", "between 0 and 1"),
             ("--registration_backoff_factor=2mins", "at most 1mins"),
@@ -505,6 +505,10 @@ mod tests {
             "--network_cni_plugins_dir=/p:/q",
             "--executor_environment_variables={\"A\":\"b\"}",
             "--effective_capabilities={\"capabilities\":[]}",
+            "--containerizers=docker,mesos",
+            "--docker_kill_orphans=false",
+            "--docker_remove_delay=1mins",
+            "--docker_socket=/s",
             "--docker_volume_checkpoint_dir=/d",
             "--host_path_volume_force_creation=/d",
             "--hostname=h",

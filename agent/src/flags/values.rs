@@ -59,10 +59,6 @@ macro_rules! only {
 }
 
 only!(
-    /// What makes containers.
-    Containerizers, "mesos", absent "docker", "docker,mesos", "mesos,docker"
-);
-only!(
     /// How processes are made.
     Launcher, "linux", absent "posix"
 );

@@ -191,7 +191,6 @@ CSI = {
     "csi_volume": {"plugin_name": "x", "static_provisioning": {"volume_id": "v", "volume_capability": CAPABILITY}},
 }
 UNSUPPORTED = {
-    "docker": {"container": {"type": "DOCKER", "docker": {"image": "busybox"}}},
     "csi": {"container": {"type": "MESOS", "volumes": [{"mode": "RW", "container_path": "data", "source": CSI}]}},
     "uri": {"command": {"shell": True, "value": "true", "uris": [{"value": "http://127.0.0.1:1/x"}]}},
     "health": {"health_check": {"type": "COMMAND", "command": {"shell": True, "value": "true"}}},

@@ -153,9 +153,16 @@ fn oom_score_adj(memory: &Memory) -> Option<i32> {
         Hard::At(limit) => limit > soft,
         Hard::Infinite => true,
     };
-    let total = host_memory().filter(|total| beyond && *total > 0)?;
+    if beyond { score_of(soft) } else { None }
+}
+
+/// The adjustment of the kernel's score for a container that has requested so many bytes and may use more, as Mesos computes it. `None` where the
+/// kernel does not say how much memory there is.
+#[must_use]
+pub fn score_of(request: u64) -> Option<i32> {
+    let total = host_memory().filter(|total| *total > 0)?;
     // At most 1000, since a request above the host's memory is cut.
-    let share = u128::from(soft.min(total)) * 1000 / u128::from(total);
+    let share = u128::from(request.min(total)) * 1000 / u128::from(total);
     i32::try_from(1000 - share.min(1000)).ok()
 }
 

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::str::FromStr;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::outcome::Dns;
 
@@ -14,23 +13,24 @@ pub struct ContainerDns {
     text: String,
     /// For each network that is named, and for all others without a name.
     entries: Vec<(Option<String>, Dns)>,
+    /// For Docker's own bridge.
+    docker_bridge: Option<Dns>,
+    /// For each network of Docker that a user made and that is named, and for all others without a name.
+    docker_user: Vec<(Option<String>, Dns)>,
 }
 
 /// The flag's text is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContainerDnsError {
     /// Neither JSON nor the path of a file with JSON.
-    #[error("it must be a JSON object with a list 'mesos', or file:///PATH of one: {0}")]
+    #[error("it must be a JSON object with lists 'mesos' and 'docker', or file:///PATH of one: {0}")]
     Json(String),
     /// Not a mode that can be.
-    #[error("the network mode {0} cannot be: use CNI")]
-    Mode(String),
+    #[error("the network mode {0} cannot be: use {1}")]
+    Mode(String, &'static str),
     /// Two entries for the same.
     #[error("there are two entries for {0}: give one")]
     Twice(String),
-    /// For Docker's own networks.
-    #[error("'docker' is for the Docker containerizer, which is not built: leave it out")]
-    Docker,
 }
 
 #[derive(Deserialize)]
@@ -38,7 +38,7 @@ struct Flag {
     #[serde(default)]
     mesos: Vec<Entry>,
     #[serde(default)]
-    docker: Vec<Value>,
+    docker: Vec<Entry>,
 }
 
 #[derive(Deserialize)]
@@ -54,9 +54,38 @@ struct Entry {
 impl ContainerDns {
     /// The name servers of a network, if there are some for it.
     pub(super) fn of(&self, network: &str) -> Option<&Dns> {
-        let find = |name: Option<&str>| self.entries.iter().find(|(entry, _)| entry.as_deref() == name);
-        find(Some(network)).or_else(|| find(None)).map(|(_, dns)| dns)
+        find(&self.entries, network)
     }
+
+    /// The name servers of containers in Docker's own bridge.
+    #[must_use]
+    pub fn of_docker_bridge(&self) -> Option<&Dns> {
+        self.docker_bridge.as_ref()
+    }
+
+    /// The name servers of containers in a network of Docker that a user made.
+    #[must_use]
+    pub fn of_docker_network(&self, network: &str) -> Option<&Dns> {
+        find(&self.docker_user, network)
+    }
+}
+
+fn find<'a>(entries: &'a [(Option<String>, Dns)], network: &str) -> Option<&'a Dns> {
+    let find = |name: Option<&str>| entries.iter().find(|(entry, _)| entry.as_deref() == name);
+    find(Some(network)).or_else(|| find(None)).map(|(_, dns)| dns)
+}
+
+/// Entries by the names of their networks; each may be there once.
+fn by_name(entries: Vec<Entry>) -> Result<Vec<(Option<String>, Dns)>, ContainerDnsError> {
+    let mut names = HashSet::new();
+    for entry in &entries {
+        if !names.insert(entry.network_name.clone()) {
+            let whom = entry.network_name.as_ref();
+            let whom = whom.map_or("all networks".to_owned(), |name| format!("the network '{name}'"));
+            return Err(ContainerDnsError::Twice(whom));
+        }
+    }
+    Ok(entries.into_iter().map(|entry| (entry.network_name, entry.dns)).collect())
 }
 
 impl FromStr for ContainerDns {
@@ -69,23 +98,27 @@ impl FromStr for ContainerDns {
             None => given.to_owned(),
         };
         let flag: Flag = serde_json::from_str(&text).map_err(|error| json(&error))?;
-        if !flag.docker.is_empty() {
-            return Err(ContainerDnsError::Docker);
+        let mode = |entry: &Entry| entry.network_mode.clone().unwrap_or_else(|| "UNKNOWN".to_owned());
+        if let Some(entry) = flag.mesos.iter().find(|entry| mode(entry) != "CNI") {
+            return Err(ContainerDnsError::Mode(mode(entry), "CNI"));
         }
-        let mut names = HashSet::new();
-        for entry in &flag.mesos {
-            let mode = entry.network_mode.as_deref().unwrap_or("UNKNOWN");
-            if mode != "CNI" {
-                return Err(ContainerDnsError::Mode(mode.to_owned()));
-            }
-            if !names.insert(entry.network_name.clone()) {
-                let whom = entry.network_name.as_ref();
-                let whom = whom.map_or("all networks".to_owned(), |name| format!("the network '{name}'"));
-                return Err(ContainerDnsError::Twice(whom));
+        let (mut bridge, mut user) = (Vec::new(), Vec::new());
+        for entry in flag.docker {
+            match mode(&entry).as_str() {
+                "BRIDGE" => bridge.push(entry),
+                "USER" => user.push(entry),
+                other => return Err(ContainerDnsError::Mode(other.to_owned(), "BRIDGE or USER")),
             }
         }
-        let entries = flag.mesos.into_iter().map(|entry| (entry.network_name, entry.dns)).collect();
-        Ok(Self { text: given.to_owned(), entries })
+        if bridge.len() > 1 {
+            return Err(ContainerDnsError::Twice("Docker's bridge".to_owned()));
+        }
+        Ok(Self {
+            text: given.to_owned(),
+            entries: by_name(flag.mesos)?,
+            docker_bridge: bridge.pop().map(|entry| entry.dns),
+            docker_user: by_name(user)?,
+        })
     }
 }
 
@@ -135,7 +168,9 @@ mod tests {
         assert!(refused(r#"{"mesos": [{"dns": {}}]}"#).contains("UNKNOWN"));
         let entry = r#"{"network_mode": "CNI", "network_name": "a"}"#;
         assert!(refused(&format!(r#"{{"mesos": [{entry}, {entry}]}}"#)).contains("'a'"));
-        assert!(refused(r#"{"docker": [{"network_mode": "BRIDGE"}]}"#).contains("Docker"));
+        assert!(refused(r#"{"docker": [{"network_mode": "HOST"}]}"#).contains("BRIDGE or USER"));
+        let twice = r#"{"docker": [{"network_mode": "BRIDGE"}, {"network_mode": "BRIDGE"}]}"#;
+        assert!(refused(twice).contains("bridge"));
         assert!(refused("file:///no/such/file").contains("No such file"));
     }
 }

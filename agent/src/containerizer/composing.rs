@@ -1,0 +1,151 @@
+//! Several containerizers as one: a container's type says which of them makes it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tepui_api::v1::task_status::Reason;
+use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics, container_info};
+use tepui_isolators::cgroups::Pressure;
+
+use super::NativeContainerizer;
+use super::docker::DockerContainerizer;
+use crate::core::{Found, Launch};
+use crate::flags::Containerizers;
+use crate::shell::backend::{Backend, BoxFuture, LaunchError};
+
+/// The containerizers of an agent.
+pub(crate) struct Composing {
+    enabled: Containerizers,
+    native: NativeContainerizer,
+    /// Where `--containerizers` names it.
+    docker: Option<DockerContainerizer>,
+    /// The containers that the Docker containerizer makes; all others are the native one's.
+    by_docker: Mutex<std::collections::HashSet<ContainerId>>,
+}
+
+impl Composing {
+    pub(crate) fn new(
+        enabled: Containerizers,
+        native: NativeContainerizer,
+        docker: Option<DockerContainerizer>,
+    ) -> Self {
+        Self { enabled, native, docker, by_docker: Mutex::default() }
+    }
+
+    fn by_docker(&self) -> MutexGuard<'_, std::collections::HashSet<ContainerId>> {
+        self.by_docker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose a container is.
+    fn of(&self, id: &ContainerId) -> &dyn Backend {
+        match &self.docker {
+            Some(docker) if self.by_docker().contains(id) => docker,
+            _ => &self.native,
+        }
+    }
+
+    /// Who is to make it.
+    fn route(&self, id: &ContainerId, launch: &Launch) -> Result<&dyn Backend, LaunchError> {
+        let refused = |message: &str| LaunchError {
+            reason: Reason::ContainerLaunchFailed,
+            message: message.to_owned(),
+        };
+        if !wants_docker(launch) {
+            return match self.enabled.mesos {
+                true => Ok(&self.native),
+                false => Err(refused(
+                    "this agent makes Docker containers only (--containerizers=docker): give the task a container of type DOCKER",
+                )),
+            };
+        }
+        let Some(docker) = &self.docker else {
+            return Err(refused(
+                "this agent makes no Docker containers (--containerizers=mesos): use a container of type MESOS with a Docker image, or start the agent with --containerizers=docker,mesos",
+            ));
+        };
+        self.by_docker().insert(id.clone());
+        Ok(docker)
+    }
+}
+
+fn wants_docker(launch: &Launch) -> bool {
+    let container = launch.task.container.as_ref();
+    container.is_some_and(|container| container.r#type() == container_info::Type::Docker)
+}
+
+impl Backend for Composing {
+    fn prepare(
+        &self,
+        id: ContainerId,
+        launch: Arc<Launch>,
+    ) -> BoxFuture<'_, Result<Vec<NetworkInfo>, LaunchError>> {
+        match self.route(&id, &launch) {
+            Ok(backend) => backend.prepare(id, launch),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<(u32, Vec<NetworkInfo>), LaunchError>> {
+        self.of(&id).start(id)
+    }
+
+    fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {
+        self.of(&id).signal(id, signal)
+    }
+
+    fn destroy(&self, id: ContainerId) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let destroyed = self.of(&id).destroy(id.clone()).await;
+            self.by_docker().remove(&id);
+            destroyed
+        })
+    }
+
+    fn usage(&self, id: ContainerId) -> BoxFuture<'_, Result<ResourceStatistics, String>> {
+        self.of(&id).usage(id)
+    }
+
+    fn pressure(&self, id: ContainerId) -> BoxFuture<'_, Result<Option<Pressure>, String>> {
+        self.of(&id).pressure(id)
+    }
+
+    fn status(&self, id: ContainerId) -> BoxFuture<'_, Result<ContainerStatus, String>> {
+        self.of(&id).status(id)
+    }
+
+    fn recover(
+        &self,
+        known: Vec<(ContainerId, Arc<Launch>)>,
+    ) -> BoxFuture<'_, Result<HashMap<ContainerId, Found>, String>> {
+        Box::pin(async move {
+            let (docker, native): (Vec<_>, Vec<_>) =
+                known.into_iter().partition(|(_, launch)| wants_docker(launch));
+            let mut found = Backend::recover(&self.native, native).await?;
+            match &self.docker {
+                Some(backend) => {
+                    self.by_docker().extend(docker.iter().map(|(id, _)| id.clone()));
+                    found.extend(Backend::recover(backend, docker).await?);
+                }
+                None => {
+                    for (id, _) in docker {
+                        tracing::warn!(container = %id, "a Docker container of an earlier run is left alone, as --containerizers names docker no more");
+                        found.insert(id, Found::Nothing);
+                    }
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Backend::stop(&self.native)
+    }
+
+    fn pulls(&self) -> serde_json::Value {
+        let mut all = self.native.pulls().to_json();
+        if let (Some(docker), Some(list)) = (&self.docker, all.as_array_mut()) {
+            list.extend(Backend::pulls(docker).as_array().into_iter().flatten().cloned());
+        }
+        all
+    }
+}
