@@ -33,6 +33,8 @@ pub struct ZooKeeper {
     nodes: BTreeMap<u64, (usize, u64)>,
     /// The version that fences writers off: each leader raises it once.
     pub term: u64,
+    /// The last change that this term's leader has written.
+    landed: Option<Ticket>,
     pub registry: MemoryRegistry,
     /// What it tells and is told comes in order, for each host and direction.
     heard: BTreeMap<(Host, bool), Duration>,
@@ -116,6 +118,7 @@ impl ZooKeeper {
             next: 1,
             nodes: BTreeMap::new(),
             term: 0,
+            landed: None,
             registry: MemoryRegistry::default(),
             heard: BTreeMap::new(),
         }
@@ -275,6 +278,7 @@ impl World {
             return Ok(Told::NotLeading);
         }
         self.zookeeper.term += 1;
+        self.zookeeper.landed = None;
         let recovered = Box::new(self.zookeeper.recover()?);
         Ok(Told::Begun { number, term: self.zookeeper.term, recovered })
     }
@@ -296,10 +300,14 @@ impl World {
                 self.zookeeper.term
             ));
         }
-        // Large batches go in parts, and the writer may be cut off between two.
+        // Large batches go in parts, and the writer may be cut off between two. Each part is written on condition of the version that the
+        // part before it left: one that was sent twice over two connections lands once.
         let landed = if whole { changes.len() } else { self.rng.below(changes.len() + 1) };
-        let plain: Vec<RegistryChange> =
-            changes.iter().take(landed).map(|(_, change)| change.clone()).collect();
+        let before = self.zookeeper.landed;
+        let parts = changes.iter().take(landed);
+        let new: Vec<_> = parts.filter(|(ticket, _)| before.is_none_or(|before| *ticket > before)).collect();
+        self.zookeeper.landed = new.last().map(|(ticket, _)| *ticket).or(before);
+        let plain: Vec<RegistryChange> = new.into_iter().map(|(_, change)| change.clone()).collect();
         self.zookeeper.registry.write(&plain).map_err(|error| error.to_string())?;
         Ok(Told::Written { term, last: *last })
     }
