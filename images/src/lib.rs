@@ -8,7 +8,7 @@
 //!  [reference]  parses both and says where the image is: a registry, an archive, a layout
 //!      │
 //!  [store]      one flight per image: cached? else resolve it to a config and its layers
-//!      ├── [registry]  manifests, indexes and blobs over HTTP(S), with retries and resumed blobs
+//!      ├── [registry]  manifests, indexes and blobs over HTTP(S), with retries and resumed blobs, as whom [credentials] say
 //!      └── [archive]   `docker save` files and OCI layouts, packed or as a directory
 //!      │
 //!      │   one flight per layer, whoever asks for it: bytes arrive, are hashed, inflated,
@@ -23,6 +23,7 @@
 
 mod archive;
 mod config;
+mod credentials;
 mod digest;
 mod error;
 mod flight;
@@ -38,6 +39,7 @@ mod user;
 mod view;
 
 pub use config::ImageConfig;
+pub use credentials::{Credentials, CredentialsError, Login};
 pub use digest::{Digest, DigestError};
 pub use error::{Error, SharedError};
 pub use manifest::Platform;

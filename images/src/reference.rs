@@ -15,7 +15,8 @@ use crate::digest::Digest;
 
 /// Docker Hub's registry, which goes by several names.
 const DOCKER_HUB: &str = "registry-1.docker.io";
-const DOCKER_HUB_NAMES: [&str; 4] = ["docker.io", "index.docker.io", "registry.docker.io", DOCKER_HUB];
+pub(crate) const DOCKER_HUB_NAMES: [&str; 4] =
+    ["docker.io", "index.docker.io", "registry.docker.io", DOCKER_HUB];
 
 /// The longest name Docker accepts, in bytes.
 const MAX_NAME: usize = 255;
@@ -332,6 +333,20 @@ impl RegistryUrl {
     /// Whether it is on this machine's loopback, so that no proxy can be meant.
     pub(crate) fn is_loopback(&self) -> bool {
         is_loopback(&self.authority)
+    }
+}
+
+/// `https://HOST[:PORT]` or `http://HOST[:PORT]`.
+impl FromStr for RegistryUrl {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        match RegistryLocation::parse(text)? {
+            RegistryLocation::Remote(url) => Ok(url),
+            RegistryLocation::Directory(_) => {
+                Err(refuse(text, "is a directory; https://HOST[:PORT] or http://HOST[:PORT] is expected"))
+            }
+        }
     }
 }
 

@@ -30,6 +30,7 @@ pub use builtin::linux_capabilities::CapabilitiesSettings;
 pub use builtin::linux_seccomp::SeccompSettings;
 pub use builtin::network_cni::{ContainerDns, ContainerDnsError, Dns, NetworkSettings};
 pub use builtin::network_ports::NetworkPortsSettings;
+pub use builtin::secrets::resolve as resolve_secret;
 pub use builtin::volumes::isolator_of as volume_isolator;
 pub use catalogue::known;
 pub use compose::{BuildError, Composition, MakeError, Settings, build, build_with};

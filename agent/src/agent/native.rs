@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tepui_api::resources::Resources;
-use tepui_images::{RegistryLocation, StoreOptions};
+use tepui_images::{RegistryLocation, RegistryOptions, StoreOptions};
 use tepui_isolators::{
     CapabilitiesSettings, DiskXfsSettings, GpuSettings, NetworkPortsSettings, SeccompSettings,
 };
@@ -63,6 +63,13 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
         image_store_dir: settings.docker_store_dir.clone(),
         image_options: StoreOptions {
             registry: RegistryLocation::parse(&settings.docker_registry)?,
+            registry_options: RegistryOptions {
+                certificates: Some(settings.registries.docker_certs_dir.clone()),
+                plain: settings.registries.docker_insecure_registries.iter().cloned().collect(),
+                mirrors: settings.registries.docker_registry_mirrors.clone(),
+                ..RegistryOptions::default()
+            },
+            credentials: settings.registries.credentials(),
             ..StoreOptions::default()
         },
         ignore_image_runtime: settings.volumes.docker_ignore_runtime,
@@ -83,6 +90,7 @@ pub(super) fn docker(settings: &Settings) -> docker::Settings {
         dns: settings.network.default_container_dns.clone().unwrap_or_default(),
         kill_orphans: flags.docker_kill_orphans,
         remove_delay: flags.docker_remove_delay.0,
+        credentials: settings.registries.credentials(),
     }
 }
 

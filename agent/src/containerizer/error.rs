@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use tepui_api::v1::task_status::Reason;
-use tepui_images::{CommandError, ReferenceError, RootFsError, SharedError, UserError};
+use tepui_images::{CommandError, CredentialsError, ReferenceError, RootFsError, SharedError, UserError};
 use tepui_isolators::{BuildError, IsolatorError};
 use tepui_shim::{LivenessError, PlanError, RemoveTreeError, ZygoteError};
 
@@ -47,6 +47,12 @@ pub enum PrepareError {
     /// Its image's name is wrong.
     #[error("the image's name cannot be used: {0}")]
     ImageName(#[from] ReferenceError),
+    /// The secret with the logins for its image's registry cannot be had.
+    #[error("the image's registry cannot be logged in to: {0}")]
+    ImageSecret(#[from] IsolatorError),
+    /// The logins for its image's registry are not what they should be.
+    #[error("the secret of the image's 'config' cannot be used: {0}")]
+    ImageConfig(#[from] CredentialsError),
     /// Its image cannot be had.
     #[error("the image cannot be provisioned: {0}")]
     Image(#[from] SharedError),

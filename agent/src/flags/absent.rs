@@ -23,7 +23,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("default_container_info", EXECUTORS),
     ("disk_profile_adaptor", MODULES),
     ("docker", "no client is needed: the engine is asked at --docker_socket"),
-    ("docker_config", "credentials of registries cannot be given yet"),
     (
         "docker_mesos_image",
         "there is no executor that would have to run in a container: the agent runs Docker tasks itself",

@@ -8,6 +8,7 @@ mod absent;
 mod cgroups;
 pub mod disk;
 mod docker;
+mod images;
 mod network;
 mod plugins;
 pub mod ports;
@@ -25,6 +26,7 @@ use tepui_zookeeper::UrlText;
 pub use absent::NOT_IMPLEMENTED;
 pub use cgroups::{CgroupFlags, Devices};
 pub use docker::{ContainerizerFlags, Containerizers};
+pub use images::{DockerConfig, RegistryFlags};
 pub use network::NetworkFlags;
 pub use plugins::IsolatorPlugins;
 pub use security::{CapabilityList, GpuList, SecurityFlags};
@@ -298,6 +300,9 @@ pub struct Settings {
     /// What makes containers, and how a Docker engine is used.
     #[command(flatten)]
     pub containerizer: ContainerizerFlags,
+    /// Registries of images.
+    #[command(flatten)]
+    pub registries: RegistryFlags,
     /// Volumes, and what images say of their containers
     #[command(flatten)]
     pub volumes: VolumeFlags,
@@ -369,6 +374,7 @@ impl Settings {
         let all = all.chain(self.ports.table());
         let all = all.chain(self.security.table()).chain(self.isolator_plugins.table());
         let all = all.chain(self.volumes.table()).chain(self.containerizer.table());
+        let all = all.chain(self.registries.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
         table.extend(self.network.table());
         table.sort_unstable();
@@ -506,7 +512,11 @@ mod tests {
             "--executor_environment_variables={\"A\":\"b\"}",
             "--effective_capabilities={\"capabilities\":[]}",
             "--containerizers=docker,mesos",
+            "--docker_certs_dir=/c",
+            "--docker_config={}",
+            "--docker_insecure_registries=a:1,b",
             "--docker_kill_orphans=false",
+            "--docker_registry_mirrors=http://m:1,https://n",
             "--docker_remove_delay=1mins",
             "--docker_socket=/s",
             "--docker_volume_checkpoint_dir=/d",

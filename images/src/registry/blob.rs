@@ -13,10 +13,9 @@ use reqwest::{Response, StatusCode};
 use tokio::sync::mpsc;
 
 use super::retry::Patience;
-use super::{RegistryClient, blob_url, connection};
+use super::{Asker, RegistryClient, blob_url, connection};
 use crate::error::Error;
 use crate::manifest::Descriptor;
-use crate::reference::RemoteImage;
 
 /// Pieces under way between network and disk; a piece is what one read of a socket gave, 16 KiB or so.
 const PIECES_UNDER_WAY: usize = 64;
@@ -46,13 +45,13 @@ impl RegistryClient {
     /// Sends the blob into `pieces`. Returns without an error when the reader hangs up, since it knows why it did.
     pub(crate) async fn fetch_blob(
         &self,
-        image: &RemoteImage,
+        asker: &Asker,
         blob: &Descriptor,
         pieces: mpsc::Sender<BlobPiece>,
         on_progress: impl FnMut(u64) + Send,
     ) -> Result<(), Error> {
         let mut patience = Patience::new(&self.options);
-        let mut transfer = Transfer { image, blob, pieces, done: 0, on_progress };
+        let mut transfer = Transfer { asker, blob, pieces, done: 0, on_progress };
         loop {
             match transfer.run(self).await {
                 Ok(()) => return Ok(()),
@@ -64,7 +63,7 @@ impl RegistryClient {
 
 /// One blob on its way, across several connections if need be.
 struct Transfer<'a, F> {
-    image: &'a RemoteImage,
+    asker: &'a Asker,
     blob: &'a Descriptor,
     pieces: mpsc::Sender<BlobPiece>,
     /// Bytes handed on so far.
@@ -74,9 +73,9 @@ struct Transfer<'a, F> {
 
 impl<F: FnMut(u64)> Transfer<'_, F> {
     async fn run(&mut self, client: &RegistryClient) -> Result<(), Error> {
-        let url = blob_url(self.image, &self.blob.digest);
+        let url = blob_url(&self.asker.image, &self.blob.digest);
         let from = Some(self.done).filter(|done| *done > 0);
-        let mut response = client.get(self.image, &url, from, &self.what()).await?;
+        let mut response = client.get(self.asker, &url, from, &self.what()).await?;
         let mut skip = self.bytes_to_skip(&response)?;
         while let Some(mut piece) = response.chunk().await.map_err(|error| connection(&url, &error))? {
             let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
@@ -126,7 +125,7 @@ impl<F: FnMut(u64)> Transfer<'_, F> {
     }
 
     fn what(&self) -> String {
-        format!("the blob {} of {}", self.blob.digest, self.image)
+        format!("the blob {} of {}", self.blob.digest, self.asker.image)
     }
 
     fn wrong_size(&self, actual: u64) -> Error {

@@ -9,16 +9,19 @@ mod auth;
 mod blob;
 mod retry;
 
-use std::sync::OnceLock;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, redirect};
 
+use crate::credentials::Login;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::manifest::{ACCEPTED, Descriptor, MAX_DOCUMENT, MAX_INDEX_DEPTH, Manifest, Platform, Resolved};
-use crate::reference::{RemoteImage, Scheme, Version};
+use crate::reference::{RegistryUrl, RemoteImage, Scheme, Version};
 pub(crate) use blob::blob_channel;
 
 /// How patient pulls from registries are.
@@ -34,6 +37,19 @@ pub struct RegistryOptions {
     pub first_backoff: Duration,
     /// Longest pause between attempts.
     pub max_backoff: Duration,
+    /// A directory with one of the name `HOST[:PORT]` for each registry with authorities of its own, as Docker has it: the `*.crt` in it.
+    pub certificates: Option<PathBuf>,
+    /// Registries (`HOST[:PORT]`) that are spoken to without TLS.
+    pub plain: BTreeSet<String>,
+    /// Asked for Docker Hub's images before Docker Hub is, in this order.
+    pub mirrors: Vec<RegistryUrl>,
+}
+
+/// An image of a registry, and as whom it is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    pub(crate) image: RemoteImage,
+    pub(crate) login: Option<Login>,
 }
 
 /// A client for all registries.
@@ -50,6 +66,8 @@ struct Clients {
     plain: OnceLock<reqwest::Client>,
     loopback_tls: OnceLock<reqwest::Client>,
     loopback_plain: OnceLock<reqwest::Client>,
+    /// Of registries with authorities of their own, by `HOST[:PORT]`.
+    own: Mutex<HashMap<String, reqwest::Client>>,
 }
 
 // === impl RegistryOptions ===
@@ -63,6 +81,9 @@ impl Default for RegistryOptions {
             attempts: 6,
             first_backoff: Duration::from_millis(250),
             max_backoff: Duration::from_secs(10),
+            certificates: None,
+            plain: BTreeSet::new(),
+            mirrors: Vec::new(),
         }
     }
 }
@@ -79,21 +100,21 @@ impl RegistryClient {
     /// Finds the image's config and layers for `platform`, following indexes.
     pub(crate) async fn resolve(
         &self,
-        image: &RemoteImage,
+        asker: &Asker,
         platform: &Platform,
     ) -> Result<(Resolved, Vec<Descriptor>), Error> {
-        let what = image.to_string();
-        let mut version = image.version.clone();
+        let what = asker.image.to_string();
+        let mut version = asker.image.version.clone();
         for _ in 0..MAX_INDEX_DEPTH {
             let (bytes, digest) =
-                retry::retrying(&self.options, || self.fetch_manifest(image, &version)).await?;
+                retry::retrying(&self.options, || self.fetch_manifest(asker, &version)).await?;
             match Manifest::parse(&bytes, &what)? {
                 Manifest::Index(index) => {
                     version = Version::Digest(index.choose(platform, &what)?.digest.clone())
                 }
                 Manifest::Image(manifest) => {
                     let config =
-                        retry::retrying(&self.options, || self.fetch_config(image, &manifest.config)).await?;
+                        retry::retrying(&self.options, || self.fetch_config(asker, &manifest.config)).await?;
                     let resolved =
                         Resolved::new(&config, Some(digest), manifest.layers.len(), &what, platform)?;
                     return Ok((resolved, manifest.layers));
@@ -106,17 +127,14 @@ impl RegistryClient {
         })
     }
 
-    async fn fetch_manifest(
-        &self,
-        image: &RemoteImage,
-        version: &Version,
-    ) -> Result<(Vec<u8>, Digest), Error> {
+    async fn fetch_manifest(&self, asker: &Asker, version: &Version) -> Result<(Vec<u8>, Digest), Error> {
+        let image = &asker.image;
         let name = match version {
             Version::Tag(tag) => tag.as_str(),
             Version::Digest(digest) => digest.as_str(),
         };
         let url = format!("{}/v2/{}/manifests/{name}", image.registry, image.repository);
-        let response = self.get(image, &url, None, &image.to_string()).await?;
+        let response = self.get(asker, &url, None, &image.to_string()).await?;
         let bytes = read_document(response, &url, MAX_DOCUMENT).await?;
         let actual = match version {
             Version::Digest(expected) if !expected.matches(&bytes) => {
@@ -134,7 +152,8 @@ impl RegistryClient {
         Ok((bytes, actual))
     }
 
-    async fn fetch_config(&self, image: &RemoteImage, config: &Descriptor) -> Result<Vec<u8>, Error> {
+    async fn fetch_config(&self, asker: &Asker, config: &Descriptor) -> Result<Vec<u8>, Error> {
+        let image = &asker.image;
         let what = format!("the config of {image}");
         if config.size > MAX_DOCUMENT {
             return Err(Error::Malformed {
@@ -143,7 +162,7 @@ impl RegistryClient {
             });
         }
         let url = blob_url(image, &config.digest);
-        let response = self.get(image, &url, None, &what).await?;
+        let response = self.get(asker, &url, None, &what).await?;
         let bytes = read_document(response, &url, config.size).await?;
         if (bytes.len() as u64) < config.size {
             return Err(Error::BrokenOff { what, got: bytes.len() as u64, expected: config.size });
@@ -158,20 +177,15 @@ impl RegistryClient {
         Ok(bytes)
     }
 
-    /// One GET, with the token known for the repository, or with a new one if the registry asks for it.
-    async fn get(
-        &self,
-        image: &RemoteImage,
-        url: &str,
-        from: Option<u64>,
-        what: &str,
-    ) -> Result<Response, Error> {
+    /// One GET, authorized as the registry wanted it last for the repository, or anew if it asks for that.
+    async fn get(&self, asker: &Asker, url: &str, from: Option<u64>, what: &str) -> Result<Response, Error> {
+        let image = &asker.image;
         let client = self.clients.for_image(image, &self.options)?;
-        let scope = auth::Scope::of(image);
-        let send = |token: Option<String>| {
+        let scope = auth::Scope::of(asker);
+        let send = |authorization: Option<String>| {
             let mut request = client.get(url).header(ACCEPT, ACCEPTED);
-            if let Some(token) = token {
-                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            if let Some(authorization) = authorization {
+                request = request.header(AUTHORIZATION, authorization);
             }
             if let Some(from) = from {
                 request = request.header(RANGE, format!("bytes={from}-"));
@@ -182,14 +196,10 @@ impl RegistryClient {
         if response.status() != StatusCode::UNAUTHORIZED {
             return check_status(response, image, url, what).await;
         }
-        let challenge = response
-            .headers()
-            .get(WWW_AUTHENTICATE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
-        let token = self.tokens.obtain(client, &scope, &challenge, image, what).await?;
-        let response = send(Some(token)).await.map_err(|error| connection(url, &error))?;
+        let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+        let challenge: Vec<_> = challenges.filter_map(|value| value.to_str().ok()).collect();
+        let authorization = self.tokens.obtain(&client, &scope, &challenge.join(", "), image, what).await?;
+        let response = send(Some(authorization)).await.map_err(|error| connection(url, &error))?;
         check_status(response, image, url, what).await
     }
 }
@@ -197,8 +207,24 @@ impl RegistryClient {
 // === impl Clients ===
 
 impl Clients {
-    fn for_image(&self, image: &RemoteImage, options: &RegistryOptions) -> Result<&reqwest::Client, Error> {
+    fn for_image(&self, image: &RemoteImage, options: &RegistryOptions) -> Result<reqwest::Client, Error> {
         let (scheme, is_loopback) = (image.registry.scheme, image.registry.is_loopback());
+        let authority = &image.registry.authority;
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = own.get(authority) {
+            return Ok(client.clone());
+        }
+        let authorities = match (scheme, &options.certificates) {
+            (Scheme::Https, Some(directory)) => authorities(&directory.join(authority))?,
+            _ => Vec::new(),
+        };
+        if !authorities.is_empty() {
+            let builder = builder(scheme, is_loopback, options).tls_certs_merge(authorities);
+            let client = builder.build().map_err(|error| Error::Tls { reason: causes(&error) })?;
+            own.insert(authority.clone(), client.clone());
+            return Ok(client);
+        }
+        drop(own);
         let cell = match (scheme, is_loopback) {
             (Scheme::Https, false) => &self.tls,
             (Scheme::Http, false) => &self.plain,
@@ -206,23 +232,51 @@ impl Clients {
             (Scheme::Http, true) => &self.loopback_plain,
         };
         if let Some(client) = cell.get() {
-            return Ok(client);
+            return Ok(client.clone());
         }
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("tepui/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.connect_timeout)
-            .read_timeout(options.read_timeout)
-            .redirect(redirect::Policy::custom(follow));
-        if scheme == Scheme::Http {
-            // No certificate is ever checked by this client, and loading those of the system may fail.
-            builder = builder.tls_certs_only([]);
-        }
-        if is_loopback {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| Error::Tls { reason: causes(&error) })?;
-        Ok(cell.get_or_init(|| client))
+        let client = builder(scheme, is_loopback, options).build();
+        let client = client.map_err(|error| Error::Tls { reason: causes(&error) })?;
+        Ok(cell.get_or_init(|| client).clone())
     }
+}
+
+fn builder(scheme: Scheme, is_loopback: bool, options: &RegistryOptions) -> reqwest::ClientBuilder {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("tepui/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(options.connect_timeout)
+        .read_timeout(options.read_timeout)
+        .redirect(redirect::Policy::custom(follow));
+    if scheme == Scheme::Http {
+        // No certificate is ever checked by this client, and loading those of the system may fail.
+        builder = builder.tls_certs_only([]);
+    }
+    if is_loopback {
+        builder = builder.no_proxy();
+    }
+    builder
+}
+
+/// The authorities of one registry: none without its directory.
+fn authorities(directory: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
+    let read = match std::fs::read_dir(directory) {
+        Ok(read) => read,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read the directory", directory)(error)),
+    };
+    let mut all = Vec::new();
+    for entry in read {
+        let path = entry.map_err(Error::io("read the directory", directory))?.path();
+        if path.extension().is_some_and(|extension| extension == "crt") {
+            let pem = std::fs::read(&path).map_err(Error::io("read", &path))?;
+            let bundle = reqwest::Certificate::from_pem_bundle(&pem);
+            all.extend(
+                bundle.map_err(|error| Error::Tls {
+                    reason: format!("{}: {}", path.display(), causes(&error)),
+                })?,
+            );
+        }
+    }
+    Ok(all)
 }
 
 /// Follows up to ten redirects, but never from TLS to plain HTTP.

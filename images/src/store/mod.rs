@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::ImageConfig;
+use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::{Error, SharedError};
 use crate::flight::Flights;
@@ -38,6 +39,8 @@ pub struct StoreOptions {
     pub registry: RegistryLocation,
     /// How patient pulls from registries are.
     pub registry_options: RegistryOptions,
+    /// Who one is for registries, unless a pull says otherwise.
+    pub credentials: Arc<Credentials>,
     /// How much a layer may hold.
     pub limits: UnpackLimits,
     /// What kind of machine images are for.
@@ -52,6 +55,8 @@ pub struct PullOptions {
     /// Whether an image that is in the store is good enough (Mesos' `Image.cached`, and its default). Otherwise the
     /// registry is asked, and what layers the store has are not fetched again.
     pub cached: bool,
+    /// Who one is for registries, instead of whom the store's options name.
+    pub credentials: Option<Arc<Credentials>>,
     /// Hears how the layers come along.
     pub progress: Option<ProgressFn>,
 }
@@ -156,6 +161,7 @@ impl Default for StoreOptions {
         Self {
             registry: RegistryLocation::default(),
             registry_options: RegistryOptions::default(),
+            credentials: Arc::default(),
             limits: UnpackLimits::default(),
             platform: Platform::host(),
             parallel_layers: std::thread::available_parallelism()
@@ -168,6 +174,6 @@ impl Default for StoreOptions {
 
 impl Default for PullOptions {
     fn default() -> Self {
-        Self { cached: true, progress: None }
+        Self { cached: true, credentials: None, progress: None }
     }
 }

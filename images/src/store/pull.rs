@@ -14,12 +14,13 @@ use tokio::task::spawn_blocking;
 use super::records::{ImageRecord, ReferenceRecord, Stamp};
 use super::{Image, Inner, PullOptions};
 use crate::archive::{self, LocalLayer, Wanted};
+use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::{Error, SharedError};
 use crate::manifest::{Descriptor, Resolved};
 use crate::progress::{Phase, Progress, ProgressFn, ProgressHub};
-use crate::reference::{NamedReference, Reference, RegistryLocation, RegistryUrl, RemoteImage};
-use crate::registry::blob_channel;
+use crate::reference::{NamedReference, Reference, RegistryLocation, RegistryUrl, RemoteImage, Scheme};
+use crate::registry::{Asker, blob_channel};
 use crate::unpack::Expected;
 
 /// Pulls that may share a flight: the same image, and the same content with what the store remembers.
@@ -27,6 +28,8 @@ use crate::unpack::Expected;
 pub(super) struct FlightKey {
     reference: Reference,
     cached: bool,
+    /// What one may have another may not.
+    credentials: Arc<Credentials>,
 }
 
 /// Where an image was found, and the name under which the store remembers it.
@@ -53,7 +56,7 @@ struct Layer {
 
 #[derive(Clone)]
 enum LayerSource {
-    Remote { image: RemoteImage, blob: Descriptor },
+    Remote { asker: Arc<Asker>, blob: Descriptor },
     Local(LocalLayer),
 }
 
@@ -62,7 +65,8 @@ pub(super) async fn pull(
     reference: &Reference,
     options: PullOptions,
 ) -> Result<Arc<Image>, SharedError> {
-    let key = FlightKey { reference: reference.clone(), cached: options.cached };
+    let credentials = options.credentials.unwrap_or_else(|| store.options.credentials.clone());
+    let key = FlightKey { reference: reference.clone(), cached: options.cached, credentials };
     let seat =
         store.images.join(key.clone(), options.progress, |hub| pull_image(store.clone(), key.clone(), hub));
     seat.arrive().await
@@ -80,7 +84,7 @@ async fn pull_image(
         return Ok(image);
     }
     tracing::info!(image = %origin.name(), "Pulling an image.");
-    let (resolved, layers) = resolve(&store, &origin).await?;
+    let (resolved, layers) = resolve(&store, &origin, &key.credentials).await?;
     for layer in &layers {
         hub.report(layer.progress(0, Phase::Waiting));
     }
@@ -201,15 +205,19 @@ impl Origin {
 // === what it is ===
 
 /// The image's config, and its layers without repetitions.
-async fn resolve(store: &Arc<Inner>, origin: &Arc<Origin>) -> Result<(Resolved, Vec<Layer>), Error> {
+async fn resolve(
+    store: &Arc<Inner>,
+    origin: &Arc<Origin>,
+    credentials: &Arc<Credentials>,
+) -> Result<(Resolved, Vec<Layer>), Error> {
     let (resolved, layers): (Resolved, Vec<(u64, LayerSource)>) = match &**origin {
         Origin::Remote(image) => {
-            let (resolved, blobs) = store.client.resolve(image, &store.options.platform).await?;
+            let (asker, resolved, blobs) = resolve_remote(store, image, credentials).await?;
             (
                 resolved,
                 blobs
                     .into_iter()
-                    .map(|blob| (blob.size, LayerSource::Remote { image: image.clone(), blob }))
+                    .map(|blob| (blob.size, LayerSource::Remote { asker: asker.clone(), blob }))
                     .collect(),
             )
         }
@@ -229,6 +237,36 @@ async fn resolve(store: &Arc<Inner>, origin: &Arc<Origin>) -> Result<(Resolved, 
         }
     }
     Ok((resolved, unique))
+}
+
+/// Asks for a remote image where it may be: mirrors of its registry, and the registry.
+async fn resolve_remote(
+    store: &Inner,
+    image: &RemoteImage,
+    credentials: &Credentials,
+) -> Result<(Arc<Asker>, Resolved, Vec<Descriptor>), Error> {
+    let options = &store.options.registry_options;
+    let asker = |registry: &RegistryUrl| {
+        let mut image = RemoteImage { registry: registry.clone(), ..image.clone() };
+        if options.plain.contains(&image.registry.authority) {
+            image.registry.scheme = Scheme::Http;
+        }
+        let login = credentials.of(&image.registry).cloned();
+        Arc::new(Asker { image, login })
+    };
+    let mirrors = options.mirrors.iter().filter(|_| image.registry == RegistryUrl::docker_hub());
+    for mirror in mirrors {
+        let asker = asker(mirror);
+        match store.client.resolve(&asker, &store.options.platform).await {
+            Ok((resolved, blobs)) => return Ok((asker, resolved, blobs)),
+            Err(error) => {
+                tracing::info!(%mirror, %error, "A mirror does not give an image: the next one is asked.")
+            }
+        }
+    }
+    let asker = asker(&image.registry);
+    let (resolved, blobs) = store.client.resolve(&asker, &store.options.platform).await?;
+    Ok((asker, resolved, blobs))
 }
 
 fn open_archive(store: &Inner, origin: &Origin) -> Result<archive::LocalImage, Error> {
@@ -293,7 +331,7 @@ async fn fetch_layer(store: Arc<Inner>, layer: Layer, hub: Arc<ProgressHub>) -> 
         }
     };
     match &layer.source {
-        LayerSource::Remote { image, blob } => fetch_remote(&store, &layer, image, blob, report).await?,
+        LayerSource::Remote { asker, blob } => fetch_remote(&store, &layer, asker, blob, report).await?,
         LayerSource::Local(local) => fetch_local(&store, &layer, local.clone(), report).await?,
     }
     hub.report(layer.progress(layer.size, Phase::Done));
@@ -303,7 +341,7 @@ async fn fetch_layer(store: Arc<Inner>, layer: Layer, hub: Arc<ProgressHub>) -> 
 async fn fetch_remote(
     store: &Arc<Inner>,
     layer: &Layer,
-    image: &RemoteImage,
+    asker: &Asker,
     blob: &Descriptor,
     report: impl FnMut(u64) + Send,
 ) -> Result<(), Error> {
@@ -312,7 +350,7 @@ async fn fetch_remote(
     let installing = store.clone();
     let install =
         blocking(move || installing.layout.install_layer(reader, &expected, &installing.options.limits));
-    let (fetched, installed) = tokio::join!(store.client.fetch_blob(image, blob, pieces, report), install);
+    let (fetched, installed) = tokio::join!(store.client.fetch_blob(asker, blob, pieces, report), install);
     // When the network failed, the other side only knows that the stream ended.
     fetched.and(installed)
 }

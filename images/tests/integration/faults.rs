@@ -99,7 +99,7 @@ async fn a_broken_blob_goes_on_where_it_broke_off() {
     });
     let (progress, heard) = recorder();
     case.store
-        .pull(&reference("app:1"), PullOptions { cached: true, progress: Some(progress) })
+        .pull(&reference("app:1"), PullOptions { progress: Some(progress), ..PullOptions::default() })
         .await
         .unwrap();
     assert_orderly(&heard.lock().unwrap());
@@ -314,7 +314,7 @@ async fn a_dropped_pull_stops_and_leaves_nothing() {
     });
     let store = case.store.clone();
     let pull = tokio::spawn(async move {
-        store.pull(&reference("app:1"), PullOptions { cached: true, progress: Some(progress) }).await
+        store.pull(&reference("app:1"), PullOptions { progress: Some(progress), ..PullOptions::default() }).await
     });
     tokio::task::block_in_place(|| wait_until("part of a layer", || *started.lock().unwrap()));
     assert!(staged(case.temp.path()) > 0);

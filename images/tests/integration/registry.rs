@@ -30,7 +30,7 @@ async fn what_skopeo_pushes_is_pulled_back() {
     let store = open(&temp.path().join("store"), &registry.url());
     let (progress, heard) = recorder();
     let pulled = store
-        .pull(&reference("team/app:1"), PullOptions { cached: true, progress: Some(progress) })
+        .pull(&reference("team/app:1"), PullOptions { progress: Some(progress), ..PullOptions::default() })
         .await
         .unwrap();
     assert_eq!((&pulled.id, pulled.manifest.as_ref()), (&image.config, Some(&image.manifest)));
@@ -54,7 +54,7 @@ async fn what_skopeo_pushes_is_pulled_back() {
     let (progress, heard) = recorder();
     let text = format!("{}/team/app@{}", registry.address, image.manifest);
     let again =
-        store.pull(&reference(&text), PullOptions { cached: true, progress: Some(progress) }).await.unwrap();
+        store.pull(&reference(&text), PullOptions { progress: Some(progress), ..PullOptions::default() }).await.unwrap();
     assert_eq!(again.layers, pulled.layers);
     assert!(
         heard
@@ -218,7 +218,7 @@ async fn archives_by_skopeo_are_images_too() {
     {
         let (progress, heard) = recorder();
         let image = store
-            .pull(&reference(name), PullOptions { cached: true, progress: Some(progress) })
+            .pull(&reference(name), PullOptions { progress: Some(progress), ..PullOptions::default() })
             .await
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_orderly(&heard.lock().unwrap());

@@ -35,7 +35,7 @@ pub mod posix_cpu;
 pub mod posix_mem;
 pub mod posix_rlimits;
 mod proc_tree;
-mod secrets;
+pub mod secrets;
 mod sock_diag;
 mod table;
 pub mod volume_host_path;

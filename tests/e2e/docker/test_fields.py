@@ -7,7 +7,10 @@ import pytest
 
 from harness import wait
 from harness.docker_engine import IMAGE
-from harness.framework import scalars
+from harness.framework import Framework, scalars
+from harness.registries import Registry, config_json
+
+from .conftest import settings
 
 
 def container(docker=None, **more):
@@ -227,6 +230,24 @@ def test_force_pull_asks_the_registry(framework, engine):
     run(framework, "true", docker)
     task_id = run(framework, "true", {**docker, "force_pull_image": True}, states=())
     assert "pull the image" in framework.wait_terminal(task_id)["message"]
+
+
+def test_the_engine_pulls_with_the_agent_s_login(engine, images, bare_cluster):
+    registry = Registry("basic", images)
+    try:
+        # The engine has a loopback of its own, and is on the way to the registry's by a proxy that it trusts.
+        with engine.reaching(registry.address) as address:
+            bare_cluster.start_coordinator()
+            bare_cluster.start_agent(**settings(engine), docker_config=config_json(address))
+            framework = Framework(bare_cluster.master)
+            framework.subscribe()
+            name = f"{address}/test/busybox"
+            last = framework.wait_terminal(run(framework, "true", {"image": name}, states=()), timeout=60)
+            framework.teardown()
+            assert last["state"] == "TASK_FINISHED", last
+            engine.docker("image", "rm", "--force", name)
+    finally:
+        registry.close()
 
 
 def test_a_kill_has_its_grace_period(framework, engine):

@@ -3,12 +3,14 @@
 The image `busybox:test` is in it. What is left when it is closed (its containers, containerd and the shims of both) is ended by pid.
 """
 
+import contextlib
 import glob
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 
 from . import wait
@@ -93,6 +95,25 @@ class Engine:
 
     def names(self, everything=True):
         return self.docker("ps", *(["--all"] if everything else []), "--format={{.Names}}").split()
+
+    @contextlib.contextmanager
+    def reaching(self, address):
+        """The address at which the engine reaches a server that listens on the test's own loopback: a Unix socket leads from the one network to the other."""
+        bridge = os.path.join(self.base, "way")
+        words = "import sys; sys.path.insert(0, sys.argv[1]); from harness import relay; relay.serve(sys.argv[2], sys.argv[3])"
+        python = [sys.executable, "-c", words, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+        outside = subprocess.Popen([*python, f"unix:{bridge}", address], stdout=subprocess.PIPE)
+        outside.stdout.readline()
+        inside = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{self.mark}", *python, "127.0.0.1:0", f"unix:{bridge}"], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            yield inside.stdout.readline().strip()
+        finally:
+            for process in (inside, outside):
+                process.kill()
+                process.wait()
+                process.stdout.close()
 
     def _load_busybox(self):
         root = os.path.join(self.base, "busybox")

@@ -39,7 +39,7 @@ class Images:
         for folder in ("bin", "etc", "tmp", "proc", "sys", "dev", "root", "home/app"):
             os.makedirs(os.path.join(root, folder))
         shutil.copy2(os.path.realpath(shutil.which("busybox")), os.path.join(root, "bin/busybox"))
-        for applet in ("sh", "echo", "cat", "env", "ls", "id", "pwd", "sleep", "true", "stat"):
+        for applet in ("sh", "echo", "cat", "env", "ls", "id", "pwd", "sleep", "true", "stat", "sha256sum", "cut"):
             os.symlink("busybox", os.path.join(root, "bin", applet))
         self._write(root, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:1234:1234:app:/home/app:/bin/sh\n")
         self._write(root, "etc/group", "root:x:0:\napp:x:1234:\n")

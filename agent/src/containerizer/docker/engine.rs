@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::auth::DockerCredentials;
 use bollard::errors::Error as ApiError;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStatsResponse, ContainerSummary, CreateImageInfo,
@@ -143,6 +144,7 @@ impl Engine {
     pub(super) async fn pull(
         &self,
         image: &str,
+        login: Option<DockerCredentials>,
         mut hear: impl FnMut(CreateImageInfo),
     ) -> Result<(), EngineError> {
         const WHAT: &str = "pull the image";
@@ -151,7 +153,7 @@ impl Engine {
         let tagged = name.contains(':') || name.contains('@');
         let image = if tagged { image.to_owned() } else { format!("{image}:latest") };
         let options = CreateImageOptionsBuilder::new().from_image(&image).build();
-        let mut pull = std::pin::pin!(self.api().await?.create_image(Some(options), None, None));
+        let mut pull = std::pin::pin!(self.api().await?.create_image(Some(options), None, login));
         loop {
             match tokio::time::timeout(PULL_SILENCE, pull.next()).await {
                 Ok(None) => return Ok(()),

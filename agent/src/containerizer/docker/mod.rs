@@ -30,11 +30,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bollard::auth::DockerCredentials;
 use bollard::models::ContainerInspectResponse;
 use tepui_api::resources::Resources;
 use tepui_api::v1::network_info::IpAddress;
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics};
+use tepui_images::{Credentials, Login};
 use tepui_isolators::ContainerDns;
 use tepui_isolators::cgroups::Pressure;
 use tokio::sync::{mpsc, watch as channel};
@@ -72,6 +74,8 @@ pub struct Settings {
     pub kill_orphans: bool,
     /// `--docker_remove_delay`.
     pub remove_delay: Duration,
+    /// `--docker_config`.
+    pub credentials: Arc<Credentials>,
 }
 
 /// Makes containers by a Docker engine. Cheap to clone; all clones are the same.
@@ -269,9 +273,25 @@ impl Inner {
         if docker.force_pull_image() || !self.engine.has_image(&docker.image).await? {
             tracing::info!(container = %container.id, image = docker.image, "the engine pulls an image");
             let listed = self.pulls.begin(&docker.image);
-            self.engine.pull(&docker.image, |info| listed.hear_engine(&info)).await?;
+            let login = self.login(&docker.image);
+            self.engine.pull(&docker.image, login, |info| listed.hear_engine(&info)).await?;
         }
         Ok(self.engine.create(&name, body).await?)
+    }
+
+    /// Whom the engine is to be for the registry of an image.
+    fn login(&self, image: &str) -> Option<DockerCredentials> {
+        let first = image.split('/').next().unwrap_or_default();
+        let named = image.contains('/') && (first.contains(['.', ':']) || first == "localhost");
+        let host = if named { first } else { "docker.io" };
+        let given =
+            DockerCredentials { serveraddress: Some(host.to_owned()), ..DockerCredentials::default() };
+        Some(match self.settings.credentials.of_host(host)? {
+            Login::Password { user, password } => {
+                DockerCredentials { username: Some(user.clone()), password: Some(password.clone()), ..given }
+            }
+            Login::IdentityToken(token) => DockerCredentials { identitytoken: Some(token.clone()), ..given },
+        })
     }
 
     /// Ends a container. One that has run stays for a while.

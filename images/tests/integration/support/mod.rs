@@ -81,7 +81,7 @@ pub fn recorder() -> (ProgressFn, Arc<Mutex<Vec<Progress>>>) {
 }
 
 pub fn anew() -> PullOptions {
-    PullOptions { cached: false, progress: None }
+    PullOptions { cached: false, ..PullOptions::default() }
 }
 
 /// The store has nothing unfinished and nothing that is not whole.
