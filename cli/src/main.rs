@@ -1,9 +1,10 @@
 //! The `tepui` binary: one file, a subcommand for each part it can play.
 //!
 //! `coordinator` and `agent` are servers ([`serve`]), with flags in Mesos' forms (`tepui-server`); `run` is a
-//! framework of its own ([`run`]). Whatever will make containers forks its zygote first of all, while the
+//! framework of its own ([`run`]); `images` looks after a store of images ([`images`]). Whatever will make containers forks its zygote first of all, while the
 //! process has one thread and little memory.
 
+mod images;
 mod run;
 mod serve;
 
@@ -23,6 +24,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::RunArgs>),
+    Images(Box<images::ImagesArgs>),
     /// Pool the machines of a cluster and forward offers of their resources to frameworks
     #[command(disable_help_flag = true)]
     Coordinator {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Coordinator { flags } => serve::coordinator(&flags).map(|()| 0),
         Command::Agent { flags } => serve::agent(&flags).map(|()| 0),
         Command::Run(args) => run::run(*args),
+        Command::Images(args) => images::images(*args),
     };
     match outcome {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),

@@ -51,6 +51,6 @@ pub use runtime::{
     CommandError, CommandInput, LaunchCommand, merge_command, merge_environment, merge_user,
     working_directory,
 };
-pub use store::{Image, ImageStore, PullOptions, StoreOptions, StoredImage};
+pub use store::{Image, ImageStore, Pruned, PullOptions, StoreOptions, StoredImage};
 pub use unpack::{DeviceNodes, UnpackError, UnpackLimits};
 pub use user::{ResolvedUser, UserError, resolve_user};

@@ -75,7 +75,7 @@ pub(crate) struct Index {
 }
 
 /// An image resolved to its config and its layers' diff ids, lowest first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Resolved {
     /// The digest of the config: what Docker calls the image id.
     pub(crate) id: Digest,

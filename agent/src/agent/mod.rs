@@ -1,6 +1,7 @@
 //! Starting and stopping an agent: [`start`], [`Agent::builder`] and [`Running`].
 
 mod builder;
+mod image_gc;
 mod native;
 mod recovery;
 mod sweeper;
@@ -105,6 +106,7 @@ pub struct Running {
     link: JoinHandle<()>,
     link_closed: Arc<Notify>,
     sweeper: JoinHandle<()>,
+    image_gc: Option<JoinHandle<()>>,
     ended: watch::Receiver<Option<End>>,
     shutdown_grace_period: Duration,
 }
@@ -144,6 +146,7 @@ impl Running {
         self.shell.ended().await;
         self.link.abort();
         self.sweeper.abort();
+        self.image_gc.iter().for_each(JoinHandle::abort);
         self.backend.0.stop().await;
         self.server.stop().await;
     }
@@ -226,6 +229,9 @@ async fn start_over(
         Arc::clone(&files),
         Arc::clone(&sandboxes),
     ));
+    let image_gc = settings.image_gc_config.clone();
+    let image_gc =
+        image_gc.map(|gc| tokio::spawn(image_gc::watch(gc, settings.clone(), Arc::clone(&backend))));
     let shutdown_grace_period = settings.executor_shutdown_grace_period.0;
     let context = Context {
         handle: handle.clone(),
@@ -252,6 +258,7 @@ async fn start_over(
         link,
         link_closed,
         sweeper,
+        image_gc,
         ended,
         shutdown_grace_period,
     })

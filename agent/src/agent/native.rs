@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tepui_api::resources::Resources;
-use tepui_images::{RegistryLocation, RegistryOptions, StoreOptions};
+use tepui_images::{RegistryLocation, StoreOptions};
 use tepui_isolators::{
     CapabilitiesSettings, DiskXfsSettings, GpuSettings, NetworkPortsSettings, SeccompSettings,
 };
@@ -63,12 +63,7 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
         image_store_dir: settings.docker_store_dir.clone(),
         image_options: StoreOptions {
             registry: RegistryLocation::parse(&settings.docker_registry)?,
-            registry_options: RegistryOptions {
-                certificates: Some(settings.registries.docker_certs_dir.clone()),
-                plain: settings.registries.docker_insecure_registries.iter().cloned().collect(),
-                mirrors: settings.registries.docker_registry_mirrors.clone(),
-                ..RegistryOptions::default()
-            },
+            registry_options: settings.registries.options(),
             credentials: settings.registries.credentials(),
             ..StoreOptions::default()
         },

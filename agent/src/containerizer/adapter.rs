@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics};
+use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, ResourceStatistics};
 use tepui_isolators::cgroups::Pressure;
 use tepui_shim::SignalScope;
 use tokio::sync::mpsc;
@@ -74,6 +74,10 @@ impl Backend for NativeContainerizer {
 
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(NativeContainerizer::stop(self))
+    }
+
+    fn prune_images(&self, keep: Vec<Image>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { NativeContainerizer::prune_images(self, &keep).await })
     }
 
     fn pulls(&self) -> serde_json::Value {

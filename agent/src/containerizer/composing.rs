@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics, container_info};
+use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, ResourceStatistics, container_info};
 use tepui_isolators::cgroups::Pressure;
 
 use super::NativeContainerizer;
@@ -139,6 +139,11 @@ impl Backend for Composing {
 
     fn stop(&self) -> BoxFuture<'_, ()> {
         Backend::stop(&self.native)
+    }
+
+    fn prune_images(&self, keep: Vec<Image>) -> BoxFuture<'_, Result<(), String>> {
+        // Those of a Docker engine are its own.
+        Backend::prune_images(&self.native, keep)
     }
 
     fn pulls(&self) -> serde_json::Value {

@@ -54,10 +54,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("http_credentials", AUTHENTICATION),
     ("http_executor_domain_sockets", EXECUTORS),
     ("http_heartbeat_interval", EXECUTORS),
-    (
-        "image_gc_config",
-        "images are not removed by themselves yet: stop the agent and remove --docker_store_dir",
-    ),
     ("image_provisioner_backend", "images are always mounted as overlays"),
     ("ingress_burst", PORT_MAPPING),
     ("ingress_ceil_limit", PORT_MAPPING),

@@ -26,7 +26,7 @@ use tepui_zookeeper::UrlText;
 pub use absent::NOT_IMPLEMENTED;
 pub use cgroups::{CgroupFlags, Devices};
 pub use docker::{ContainerizerFlags, Containerizers};
-pub use images::{DockerConfig, RegistryFlags};
+pub use images::{DockerConfig, ImageGc, RegistryFlags};
 pub use network::NetworkFlags;
 pub use plugins::IsolatorPlugins;
 pub use security::{CapabilityList, GpuList, SecurityFlags};
@@ -153,6 +153,10 @@ pub struct Settings {
         help_heading = "Images"
     )]
     pub docker_registry: String,
+
+    /// When images that no container uses are removed: JSON, or the path of a file with it. By default never
+    #[arg(long = "image_gc_config", value_name = "JSON|PATH", help_heading = "Images")]
+    pub image_gc_config: Option<ImageGc>,
 
     /// Directory of unpacked images
     #[arg(
@@ -353,6 +357,7 @@ impl Settings {
             ("image_providers", text(&self.image_providers)),
             ("ip", text(&self.ip)),
             ("isolation", text(&self.isolation)),
+            ("image_gc_config", self.image_gc_config.as_ref().map(ToString::to_string)),
             ("launcher", text(&self.launcher)),
             ("master", Some(self.shown_master())),
             ("max_completed_executors_per_framework", text(&self.max_completed_executors_per_framework)),
@@ -520,6 +525,7 @@ mod tests {
             "--docker_remove_delay=1mins",
             "--docker_socket=/s",
             "--docker_volume_checkpoint_dir=/d",
+            "--image_gc_config={}",
             "--host_path_volume_force_creation=/d",
             "--hostname=h",
             "--isolator_plugin=a=/b",

@@ -27,6 +27,9 @@ where
     let body = read_body(request.into_body()).await?;
     let call: Call =
         tepui_api::decode(media, &body).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    if call.r#type() == Type::PruneImages {
+        return prune_images(context, call).await;
+    }
     let response = respond(context, call).await?;
     Ok(match answered_as {
         MediaType::Json => tepui_api::http::json(as_json(&response)),
@@ -162,6 +165,18 @@ async fn respond(context: &Context, call: Call) -> Result<Response, Refusal> {
     };
     response.r#type = Some(answered as i32);
     Ok(response)
+}
+
+/// Answered without a body, when it is done.
+async fn prune_images(context: &Context, call: Call) -> Answer {
+    let keep = call.prune_images.unwrap_or_default().excluded_images;
+    let backend = Arc::clone(&context.backend);
+    let pruned = context.workers.spawn(async move { backend.prune_images(keep).await });
+    match pruned.await {
+        Ok(Ok(())) => Ok(tepui_api::http::empty(StatusCode::OK)),
+        Ok(Err(error)) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error)),
+        Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
 }
 
 async fn snapshot(context: &Context) -> Result<Snapshot, Refusal> {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics};
+use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, ResourceStatistics};
 use tepui_isolators::cgroups::Pressure;
 
 use crate::core::{Found, Launch};
@@ -50,6 +50,12 @@ pub trait Backend: Send + Sync + 'static {
     /// The agent stops. Containers go on.
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
+    }
+
+    /// Removes all images that it keeps and no container uses, but for those in the list.
+    fn prune_images(&self, _keep: Vec<Image>) -> BoxFuture<'_, Result<(), String>> {
+        // It keeps none itself.
+        Box::pin(std::future::ready(Ok(())))
     }
 
     /// The images that are being pulled, as `GET /tepui/v1/pulls` answers them.

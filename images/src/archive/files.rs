@@ -138,7 +138,12 @@ fn index(mut file: &File) -> Result<HashMap<String, Indexed>, String> {
             },
             _ => continue,
         };
-        index.insert(name, indexed);
+        // Two readers could take two files of one name for the image.
+        if let Some(before) = index.insert(name.clone(), indexed)
+            && (matches!(before, Indexed::At { .. }) && matches!(index[&name], Indexed::At { .. }))
+        {
+            return Err(format!("it has two files of the name '{name}'"));
+        }
         if index.len() > MAX_FILES {
             return Err(format!("it has more than {MAX_FILES} files"));
         }

@@ -9,6 +9,7 @@
 //! l/<short>                  symbolic links to layers, short enough for overlayfs' mount options
 //! images/<id>.json           config and layers
 //! references/<name>.json     which image a name means
+//! users/<digest>.json        who needs an image, and may not lose it ([`super::prune`])
 //! empty/                     the lower directory of images without layers
 //! ```
 //!
@@ -60,7 +61,7 @@ impl Layout {
     pub(super) fn open(root: &Path) -> Result<Self, Error> {
         fs::create_dir_all(root).map_err(Error::io("create the directory", root))?;
         let root = root.canonicalize().map_err(Error::io("find the directory", root))?;
-        for directory in ["staging", "layers", "l", "images", "references"] {
+        for directory in ["staging", "layers", "l", "images", "references", "users"] {
             create_private(&root.join(directory))?;
         }
         let empty = root.join("empty");
@@ -75,6 +76,37 @@ impl Layout {
         layout.remove_doubtful_layers()?;
         drop(opening);
         Ok(layout)
+    }
+
+    /// The store's lock, for as long as what is returned lives. Blocks.
+    pub(super) fn locked(&self) -> Result<Flock<File>, Error> {
+        lock(&self.root.join("lock"), FlockArg::LockExclusive)
+    }
+
+    pub(super) fn users(&self) -> PathBuf {
+        self.root.join("users")
+    }
+
+    pub(super) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    pub(super) fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    pub(super) fn links(&self) -> PathBuf {
+        self.root.join("l")
+    }
+
+    /// By which other processes know this one.
+    pub(super) fn session_name(&self) -> String {
+        self.session.directory.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Whether the process of a session lives.
+    pub(super) fn is_session_alive(&self, name: &str) -> bool {
+        name == self.session_name() || is_alive(&self.root.join("staging").join(name))
     }
 
     /// Where unfinished things go.
@@ -177,10 +209,19 @@ impl Layout {
 
     // --- records ---
 
-    /// Remembers the image, and that `reference` means it.
-    pub(super) fn write_image(&self, image: &ImageRecord, reference: &ReferenceRecord) -> Result<(), Error> {
+    /// Remembers the image, and that `reference` means it. False when a layer was removed since it was fetched.
+    pub(super) fn write_image(
+        &self,
+        image: &ImageRecord,
+        reference: &ReferenceRecord,
+    ) -> Result<bool, Error> {
+        let _locked = self.locked()?;
+        if !image.diff_ids.iter().all(|diff_id| self.has_layer(diff_id)) {
+            return Ok(false);
+        }
         records::write(image, self.staging(), &self.image_path(&image.id))?;
-        records::write(reference, self.staging(), &self.reference_path(&reference.name))
+        records::write(reference, self.staging(), &self.reference_path(&reference.name))?;
+        Ok(true)
     }
 
     /// The image that a name meant when it looked like `stamp`, if all of it is here.
@@ -207,7 +248,7 @@ impl Layout {
         self.root.join("images").join(format!("{}.json", file_name(id)))
     }
 
-    fn reference_path(&self, name: &str) -> PathBuf {
+    pub(super) fn reference_path(&self, name: &str) -> PathBuf {
         self.root.join("references").join(format!("{}.json", file_name(&Digest::of(name.as_bytes()))))
     }
 
@@ -218,10 +259,7 @@ impl Layout {
             if session == self.session.directory {
                 continue;
             }
-            // Without a lock file it died while it was made, which happens under the store's lock.
-            let is_alive = session.join("lock").exists()
-                && lock(&session.join("lock"), FlockArg::LockExclusiveNonblock).is_err();
-            if !is_alive {
+            if !is_alive(&session) {
                 tracing::info!(session = %session.display(), "Removing what an interrupted process left in the image store.");
                 match remove(&session) {
                     // One that is ending removes its own at the same time.
@@ -289,12 +327,18 @@ impl Stamp {
 
 // === helpers ===
 
+/// Whether a process has this session. Without a lock file it died while it was made, which happens under the store's lock.
+fn is_alive(session: &Path) -> bool {
+    let path = session.join("lock");
+    path.exists() && lock(&path, FlockArg::LockExclusiveNonblock).is_err()
+}
+
 /// A digest as a file name: overlayfs gives colons a meaning.
-fn file_name(digest: &Digest) -> String {
+pub(super) fn file_name(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm(), digest.hex())
 }
 
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let read = || {
         fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()
     };
@@ -311,7 +355,7 @@ fn lock(path: &Path, how: FlockArg) -> Result<Flock<File>, Error> {
     Flock::lock(file, how).map_err(|(_, errno)| Error::io("lock", path)(errno.into()))
 }
 
-fn remove(directory: &Path) -> Result<(), Error> {
+pub(super) fn remove(directory: &Path) -> Result<(), Error> {
     fs::remove_dir_all(directory).map_err(Error::io("remove", directory))
 }
 

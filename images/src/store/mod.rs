@@ -1,9 +1,10 @@
 //! The content store: layers unpacked once and shared, images by name.
 //!
-//! [`layout`] owns the directory and what is whole in it; [`records`] are its JSON files; [`pull`] brings an image in.
+//! [`layout`] owns the directory and what is whole in it; [`records`] are its JSON files; [`pull`] brings an image in, [`prune`] removes it.
 //! [`ImageStore`] is the handle the agent keeps. Several processes may use one directory at a time.
 
 mod layout;
+mod prune;
 mod pull;
 mod records;
 
@@ -24,6 +25,7 @@ use crate::registry::{RegistryClient, RegistryOptions};
 use crate::rootfs::{LayerPath, RootFs, RootFsError};
 use crate::unpack::UnpackLimits;
 use layout::Layout;
+pub use prune::Pruned;
 use pull::FlightKey;
 
 /// Images of one agent. Cheap to clone; all clones are the same store.

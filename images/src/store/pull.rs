@@ -88,11 +88,16 @@ async fn pull_image(
     for layer in &layers {
         hub.report(layer.progress(0, Phase::Waiting));
     }
-    stream::iter(layers.into_iter().map(|layer| ensure_layer(&store, layer, &hub)))
-        .buffer_unordered(store.options.parallel_layers.max(1))
-        .try_collect::<()>()
-        .await?;
-    let image = remember(&store, &origin, resolved).await?;
+    let image = loop {
+        stream::iter(layers.clone().into_iter().map(|layer| ensure_layer(&store, layer, &hub)))
+            .buffer_unordered(store.options.parallel_layers.max(1))
+            .try_collect::<()>()
+            .await?;
+        // Somebody who prunes can have taken a layer away that no image had yet.
+        if let Some(image) = remember(&store, &origin, resolved.clone()).await? {
+            break image;
+        }
+    };
     // Not waited for, and nothing depends on it but how much is left after a power failure.
     let settling = store.clone();
     drop(spawn_blocking(move || {
@@ -427,7 +432,11 @@ async fn remembered(store: &Arc<Inner>, origin: &Arc<Origin>) -> Result<Option<A
     .await
 }
 
-async fn remember(store: &Arc<Inner>, origin: &Arc<Origin>, resolved: Resolved) -> Result<Arc<Image>, Error> {
+async fn remember(
+    store: &Arc<Inner>,
+    origin: &Arc<Origin>,
+    resolved: Resolved,
+) -> Result<Option<Arc<Image>>, Error> {
     let (store, origin) = (store.clone(), origin.clone());
     blocking(move || {
         let image = ImageRecord { id: resolved.id, diff_ids: resolved.diff_ids, config: resolved.config };
@@ -437,8 +446,10 @@ async fn remember(store: &Arc<Inner>, origin: &Arc<Origin>, resolved: Resolved) 
             manifest: resolved.manifest,
             stamp: origin.stamp().cloned(),
         };
-        store.layout.write_image(&image, &reference)?;
-        assemble(&store, image, reference.manifest)
+        match store.layout.write_image(&image, &reference)? {
+            true => assemble(&store, image, reference.manifest).map(Some),
+            false => Ok(None),
+        }
     })
     .await
 }

@@ -84,6 +84,17 @@ pub(super) fn write(record: &impl Serialize, staging: &Path, path: &Path) -> Res
     write().map_err(Error::io("write", path))
 }
 
+/// Writes a record whole, but not durably.
+pub(super) fn write_unsynced(record: &impl Serialize, staging: &Path, path: &Path) -> Result<(), Error> {
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(staging)?;
+        serde_json::to_writer(&mut file, record)?;
+        file.flush()?;
+        file.persist(path).map(drop).map_err(|error| error.error)
+    };
+    write().map_err(Error::io("write", path))
+}
+
 /// Creates a directory that only its owner can enter: layers hold setuid programs.
 pub(super) fn create_private(path: &Path) -> Result<(), Error> {
     DirBuilder::new()

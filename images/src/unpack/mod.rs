@@ -33,6 +33,9 @@ pub struct UnpackLimits {
 pub enum DeviceNodes {
     /// They are created, as Docker does.
     Create,
+    /// Those below `/dev` are created, over which a container has its own, and those that any container has: null, zero, full, random, urandom and tty. A
+    /// layer with another is refused: it would be a way to the host's devices.
+    Harmless,
     /// The layer is refused.
     Refuse,
 }
@@ -78,7 +81,9 @@ pub enum UnpackError {
         name: String,
     },
     /// A device node, where they are refused.
-    #[error("'{name}' is a device node, and device nodes are refused")]
+    #[error(
+        "'{name}' is a device node that a container could reach the host by: an image may have those below /dev, and null, zero, full, random, urandom and tty"
+    )]
     Device {
         /// Its name.
         name: String,
@@ -154,9 +159,9 @@ pub(crate) struct Unpacked {
 // === impl UnpackLimits ===
 
 impl Default for UnpackLimits {
-    /// Far above any honest layer: 2,000,000 members, 64 GiB.
+    /// Far above any honest layer: 2,000,000 members, 64 GiB; and no way to the host's devices.
     fn default() -> Self {
-        Self { max_entries: 2_000_000, max_bytes: 64 << 30, device_nodes: DeviceNodes::Create }
+        Self { max_entries: 2_000_000, max_bytes: 64 << 30, device_nodes: DeviceNodes::Harmless }
     }
 }
 

@@ -314,7 +314,9 @@ async fn a_dropped_pull_stops_and_leaves_nothing() {
     });
     let store = case.store.clone();
     let pull = tokio::spawn(async move {
-        store.pull(&reference("app:1"), PullOptions { progress: Some(progress), ..PullOptions::default() }).await
+        store
+            .pull(&reference("app:1"), PullOptions { progress: Some(progress), ..PullOptions::default() })
+            .await
     });
     tokio::task::block_in_place(|| wait_until("part of a layer", || *started.lock().unwrap()));
     assert!(staged(case.temp.path()) > 0);

@@ -2,6 +2,7 @@
 //!
 //! * [`registry`]: against Debian's `docker-registry`, with images pushed and converted by `skopeo` and made by `umoci`;
 //! * [`faults`]: against a server that counts, breaks off, lies and asks for tokens, and under `kill -9`;
+//! * [`hostile`]: against images that mean harm;
 //! * [`overlay`]: layers mounted by overlayfs, compared with what `umoci` unpacks of the same image.
 //! * [`tls`] is about certificates.
 //!
@@ -15,6 +16,7 @@
 )]
 
 mod faults;
+mod hostile;
 mod overlay;
 mod registry;
 mod support;

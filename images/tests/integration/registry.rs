@@ -53,8 +53,10 @@ async fn what_skopeo_pushes_is_pulled_back() {
     // The same by an explicit registry and by digest; nothing is fetched again.
     let (progress, heard) = recorder();
     let text = format!("{}/team/app@{}", registry.address, image.manifest);
-    let again =
-        store.pull(&reference(&text), PullOptions { progress: Some(progress), ..PullOptions::default() }).await.unwrap();
+    let again = store
+        .pull(&reference(&text), PullOptions { progress: Some(progress), ..PullOptions::default() })
+        .await
+        .unwrap();
     assert_eq!(again.layers, pulled.layers);
     assert!(
         heard

@@ -55,7 +55,16 @@ impl Inner {
             }
         }
         let dirs = container.dirs.clone();
-        match tokio::task::spawn_blocking(move || dirs.remove()).await {
+        // One whose configuration nobody knows may have an image, too.
+        let images = Some(self.images.clone())
+            .filter(|_| container.config.container.is_some() || container.config.task.is_none());
+        let removal = move || {
+            if let Some(Err(error)) = images.map(|images| images.release(&dirs.runtime)) {
+                tracing::warn!(%error, "the image store does not learn that an image is not used any more");
+            }
+            dirs.remove()
+        };
+        match tokio::task::spawn_blocking(removal).await {
             Ok(errors) => left.extend(errors.into_iter().map(Leftover::from)),
             Err(error) => {
                 tracing::error!(%error, "removing a container's directories did not come to its end")

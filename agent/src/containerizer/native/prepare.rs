@@ -74,7 +74,7 @@ impl Inner {
         image: &Image,
     ) -> Result<Provisioned, PrepareError> {
         tokio::select! {
-            provisioned = self.provision(image) => provisioned,
+            provisioned = self.provision(image, &container.dirs.runtime) => provisioned,
             () = container.doom() => Err(PrepareError::Cancelled),
         }
     }

@@ -53,6 +53,19 @@ impl Layer {
         self
     }
 
+    /// With another name for the only member, of the same length.
+    pub fn renamed(mut self, name: &str) -> Self {
+        self.bytes[..name.len()].copy_from_slice(name.as_bytes());
+        // The sum of all bytes, with the sum's own taken for blanks.
+        let sum: u32 = self.bytes[..512]
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+            .sum();
+        self.bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        self
+    }
+
     pub fn file(self, name: &str, content: &[u8]) -> Self {
         self.member(EntryType::Regular, name, "", PLAIN, content)
     }
