@@ -17,7 +17,7 @@ from . import wait
 
 TOOLS = ("dockerd", "docker", "busybox", "iptables")
 IMAGE = "busybox:test"
-APPLETS = ("sh", "cat", "cp", "dd", "echo", "env", "hostname", "id", "ip", "kill", "ls", "mount", "nc", "ps", "pwd", "seq", "sleep", "stat", "touch", "true", "wc")
+APPLETS = ("sh", "cat", "cp", "dd", "echo", "env", "hostname", "id", "ip", "kill", "ls", "mount", "nc", "ps", "pwd", "seq", "sleep", "stat", "touch", "true", "wc", "rm", "mkdir", "chmod", "chown", "ln")
 
 
 class Engine:
