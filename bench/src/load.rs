@@ -169,6 +169,12 @@ impl Framework {
         Ok(times.into_values().collect())
     }
 
+    /// Launches `count` tasks one by one, and waits for their ends; how long each took until it ran.
+    pub(crate) async fn until_running(&mut self, count: usize) -> anyhow::Result<Vec<Duration>> {
+        let times = self.run(count, 1).await?;
+        Ok(times.iter().filter_map(|times| times.running).collect())
+    }
+
     /// Launches up to `room` tasks on the offer; their ids.
     pub(crate) async fn answer(&mut self, offer: v1::Offer, room: usize) -> anyhow::Result<Vec<String>> {
         let total = |name: &str| -> f64 {

@@ -5,10 +5,11 @@
 //! ([`load::Throughput`]). `--floor` measures, in the same run, bare `libcontainer` and `runc run`
 //! ([`floor`]). `--restart` kills an agent under many containers and times how soon it is back ([`restart`]). `--usage` asks an agent
 //! with many idle containers what they use, and looks at what each costs ([`usage`]). `--isolators` launches containers with each isolator
-//! in turn ([`isolators`]). A table goes to stdout, JSON to `--json`. Figures are printed, never asserted.
+//! in turn ([`isolators`]). `--images` starts tasks on an image beside a Docker engine and runc ([`images`]). A table goes to stdout, JSON to `--json`. Figures are printed, never asserted.
 
 mod floor;
 mod idle;
+mod images;
 mod isolators;
 mod load;
 mod report;
@@ -60,6 +61,15 @@ struct Args {
     /// Launch so many containers with each isolator, without any master (needs root)
     #[arg(long, value_name = "TIMES", default_value_t = 0)]
     isolators: usize,
+    /// Instead of loading the master: start tasks on --image so often, beside a Docker engine and runc
+    #[arg(long, value_name = "TIMES", default_value_t = 0, requires_all = ["agent", "master", "image", "docker", "bundle"])]
+    images: usize,
+    /// With --images: the Docker engine's socket, such as unix:///var/run/docker.sock
+    #[arg(long, value_name = "URL")]
+    docker: Option<String>,
+    /// With --images: a directory with the image's root file system as rootfs, for runc
+    #[arg(long, value_name = "DIRECTORY")]
+    bundle: Option<PathBuf>,
     /// With --isolators: a plugin as in the agent's --isolator_plugin, for one more row
     #[arg(long, value_name = "NAME=PROGRAM", requires = "isolators")]
     plugin: Option<PluginSettings>,
@@ -72,6 +82,14 @@ struct Args {
     /// Write all figures here as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl Args {
+    /// What tasks on an image are to be compared with, if they are.
+    fn rivals(&self) -> Option<images::Rivals> {
+        let (image, docker, bundle) = (self.image.clone()?, self.docker.clone()?, self.bundle.clone()?);
+        (self.images > 0).then_some(images::Rivals { image, docker, bundle })
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -89,6 +107,9 @@ fn main() -> anyhow::Result<()> {
     if let (Some(master), Some(agent), 1..) = (&args.master, &args.agent, args.usage) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(usage::measure(master, agent, args.usage, &mut report))?;
+    } else if let (Some(master), Some(agent), Some(rivals)) = (&args.master, &args.agent, args.rivals()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(images::measure(master, agent, &rivals, args.images, &mut report))?;
     } else if let (Some(master), Some(agent), 1..) = (&args.master, &args.agent, args.restart) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(restart::measure(master, agent, args.restart, args.turns, &mut report))?;

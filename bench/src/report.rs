@@ -9,6 +9,7 @@ use serde::Serialize;
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     latencies: Vec<Latency>,
+    rivals: Vec<Beside>,
     rates: Vec<Rate>,
     figures: Vec<Figure>,
     isolators: Vec<Isolated>,
@@ -49,6 +50,18 @@ struct Latency {
     times_floor: Option<f64>,
 }
 
+/// How long something took beside what others take for the same, in milliseconds.
+#[derive(Debug, Serialize)]
+struct Beside {
+    what: String,
+    samples: usize,
+    median_ms: f64,
+    min_ms: f64,
+    max_ms: f64,
+    /// How many times the median of the row that it is compared with; 1 for that row.
+    times_other: f64,
+}
+
 /// How many of something were done in a time.
 #[derive(Debug, Serialize)]
 struct Rate {
@@ -79,6 +92,29 @@ impl Report {
             min_ms: at(0.0),
             max_ms: at(1.0),
             times_floor: floor.filter(|floor| *floor > 0.0).map(|floor| median / floor),
+        });
+    }
+
+    /// Adds a row that those which follow by [`Report::compared`] are compared with.
+    pub fn rival(&mut self, what: impl Into<String>, samples: &[Duration]) {
+        self.beside(what.into(), samples, median(samples));
+    }
+
+    /// Adds a row, compared with the last rival's.
+    pub fn compared(&mut self, what: impl Into<String>, samples: &[Duration]) {
+        let rival = self.rivals.last().map_or(f64::NAN, |last| last.median_ms / last.times_other);
+        self.beside(what.into(), samples, rival);
+    }
+
+    fn beside(&mut self, what: String, samples: &[Duration], other: f64) {
+        let median_ms = median(samples);
+        self.rivals.push(Beside {
+            what,
+            samples: samples.len(),
+            median_ms,
+            min_ms: at(samples, 0.0),
+            max_ms: at(samples, 1.0),
+            times_other: median_ms / other,
         });
     }
 
@@ -159,6 +195,20 @@ impl fmt::Display for Report {
                 f,
                 "{:<54} {:>6} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>8}",
                 l.what, l.samples, l.median_ms, l.p99_ms, l.min_ms, l.max_ms, times
+            )?;
+        }
+        if !self.rivals.is_empty() {
+            writeln!(
+                f,
+                "{:<54} {:>6} {:>9} {:>9} {:>9} {:>8}",
+                "latency beside others [ms]", "n", "median", "min", "max", "× other"
+            )?;
+        }
+        for r in &self.rivals {
+            writeln!(
+                f,
+                "{:<54} {:>6} {:>9.2} {:>9.2} {:>9.2} {:>8.2}",
+                r.what, r.samples, r.median_ms, r.min_ms, r.max_ms, r.times_other
             )?;
         }
         if !self.rates.is_empty() {
