@@ -89,8 +89,9 @@ async fn attempt(engine: &Engine, name: &str, mut copy: Copy) -> (Copy, Result<(
         let outcome;
         (copy, outcome) = match written.await {
             Ok(written) => written,
-            // Only a panic does that, and the files went with it.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The agent ends, and this with it.
+            Err(_) => std::future::pending().await,
         };
         if let Err(error) = outcome {
             return (copy, Err(Trouble::Disk(error)));
@@ -184,7 +185,7 @@ impl Copy {
 fn read_mark(record: &[u8]) -> Option<([u64; 2], String)> {
     let (stdout, rest) = record.split_first_chunk::<8>()?;
     let (stderr, last) = rest.split_first_chunk::<8>()?;
-    let last = std::str::from_utf8(last).ok()?.trim_end_matches('\0').to_owned();
+    let last = std::str::from_utf8(last.get(..TIME)?).ok()?.trim_end_matches('\0').to_owned();
     Some(([u64::from_le_bytes(*stdout), u64::from_le_bytes(*stderr)], last))
 }
 

@@ -45,9 +45,9 @@ impl Inner {
             return Found::Running { pid: 0, networks: Vec::new() };
         };
         let Some(inspected) = inspected else { return Found::Nothing };
-        if watch::end_of(&inspected).is_some() {
-            // Its last words may not be copied yet.
-            let end = self.follow(container).await;
+        if let Some(end) = watch::end_of(&inspected) {
+            // Its last words may not be copied yet; an engine that hangs meanwhile does not keep the agent.
+            let end = tokio::time::timeout(2 * PATIENCE, self.follow(container)).await.unwrap_or(end);
             return Found::Exited { status: end.status, limitation: end.limitation };
         }
         let status = inspected.state.as_ref().and_then(|state| state.status);
