@@ -1,9 +1,9 @@
 //! The native containerizer as the agent's shell wants it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, ResourceStatistics};
+use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics};
 use tepui_isolators::cgroups::Pressure;
 use tepui_shim::SignalScope;
 use tokio::sync::mpsc;
@@ -39,6 +39,18 @@ impl Backend for NativeContainerizer {
         Box::pin(
             async move { NativeContainerizer::destroy(self, &id).await.map_err(|error| error.to_string()) },
         )
+    }
+
+    fn update(
+        &self,
+        id: ContainerId,
+        resources: Vec<Resource>,
+        limits: BTreeMap<String, f64>,
+    ) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let updated = NativeContainerizer::update(self, &id, &resources, &limits).await;
+            updated.map_err(|error| error.to_string())
+        })
     }
 
     fn usage(&self, id: ContainerId) -> BoxFuture<'_, Result<ResourceStatistics, String>> {

@@ -1,10 +1,12 @@
 //! Several containerizers as one: a container's type says which of them makes it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, ResourceStatistics, container_info};
+use tepui_api::v1::{
+    ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics, container_info,
+};
 use tepui_isolators::cgroups::Pressure;
 
 use super::NativeContainerizer;
@@ -69,8 +71,7 @@ impl Composing {
 }
 
 fn wants_docker(launch: &Launch) -> bool {
-    let container = launch.task.container.as_ref();
-    container.is_some_and(|container| container.r#type() == container_info::Type::Docker)
+    launch.container().is_some_and(|container| container.r#type() == container_info::Type::Docker)
 }
 
 impl Backend for Composing {
@@ -99,6 +100,15 @@ impl Backend for Composing {
             self.by_docker().remove(&id);
             destroyed
         })
+    }
+
+    fn update(
+        &self,
+        id: ContainerId,
+        resources: Vec<Resource>,
+        limits: BTreeMap<String, f64>,
+    ) -> BoxFuture<'_, Result<(), String>> {
+        self.of(&id).update(id, resources, limits)
     }
 
     fn usage(&self, id: ContainerId) -> BoxFuture<'_, Result<ResourceStatistics, String>> {

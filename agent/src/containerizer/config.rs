@@ -38,18 +38,17 @@ pub struct ContainerConfig {
 }
 
 impl ContainerConfig {
-    /// The container of a command task.
+    /// The container of a command task or of an executor.
     #[must_use]
     pub(crate) fn of_launch(id: &ContainerId, launch: &Launch) -> Self {
-        let task = &launch.task;
         Self {
             container_id: id.clone(),
-            task: Some(Arc::clone(task)),
-            executor: task.executor.clone(),
-            resources: task.resources.clone(),
-            limits: task.limits.iter().map(|(name, limit)| (name.clone(), limit.value)).collect(),
-            command: task.command.clone().unwrap_or_default(),
-            container: task.container.clone(),
+            task: launch.task().cloned(),
+            executor: launch.executor().cloned(),
+            resources: launch.resources.clone(),
+            limits: launch.limits.clone(),
+            command: launch.command().cloned().unwrap_or_default(),
+            container: launch.container().cloned(),
             environment: launch.environment.clone(),
             user: launch.user.clone(),
             sandbox: launch.directory.clone(),

@@ -30,6 +30,8 @@ impl Core {
             ContainerEvent::Prepared { networks } => self.prepared(now, key, networks, out),
             ContainerEvent::Failed { reason, message } => self.failed(now, key, reason, message, out),
             ContainerEvent::Started { pid, networks } => self.started(now, key, pid, networks, out),
+            // The resources of a command task do not change.
+            ContainerEvent::Updated | ContainerEvent::NotUpdated(_) => {}
             ContainerEvent::Exited { status, limitation } => self.exited(now, key, status, limitation, out),
             ContainerEvent::Destroyed => self.destroyed(now, key, out),
             ContainerEvent::NotDestroyed(message) => {

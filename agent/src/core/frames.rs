@@ -1,5 +1,6 @@
 //! What the coordinator asks for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tepui_api::link::{Acknowledge, ExecutorExited, KillTask, RunTask, RunTaskGro
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{ContainerId, ExecutorId, FrameworkId, FrameworkInfo, KillPolicy, TaskInfo, TaskState};
 
-use super::input::{ContainerCommand, End, FrameworkFate, Launch, Now, Output, TaskWrite, Write};
+use super::input::{ContainerCommand, End, FrameworkFate, Launch, Now, Output, TaskWrite, Workload, Write};
 use super::registration::Link;
 use super::status::{Verdict, dropped};
 use super::task::{KillCause, KillOrder, Life, Task, TaskKey, shown};
@@ -83,9 +84,10 @@ impl Core {
             directory: &directory,
         };
         let launch = Launch {
-            key: key.clone(),
+            workload: Workload::Task(key.clone(), info.clone()),
             framework: framework.clone(),
-            task: info.clone(),
+            resources: info.resources.clone(),
+            limits: limits_of(&info),
             directory: directory.clone(),
             user: user.clone(),
             environment: environment::of_command_task(&variables),
@@ -325,6 +327,11 @@ pub(super) fn grace_of(policy: Option<KillPolicy>) -> Duration {
     policy
         .and_then(|policy| policy.grace_period)
         .map_or(GRACE_PERIOD, |grace| Duration::from_nanos(u64::try_from(grace.nanoseconds).unwrap_or(0)))
+}
+
+/// A task's hard limits by resource name.
+pub(super) fn limits_of(task: &TaskInfo) -> BTreeMap<String, f64> {
+    task.limits.iter().map(|(name, limit)| (name.clone(), limit.value)).collect()
 }
 
 /// What is written down of a task.

@@ -1,5 +1,6 @@
 //! What the core is told ([`Input`]) and what it wants done ([`Output`]).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +8,11 @@ use std::time::Duration;
 use tepui_api::link::{agent_frame, coordinator_frame};
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{
-    AgentInfo, ContainerId, DrainConfig, FrameworkInfo, NetworkInfo, Resource, TaskInfo, TaskStatus,
+    AgentInfo, CommandInfo, ContainerId, ContainerInfo, DrainConfig, ExecutorInfo, FrameworkInfo,
+    NetworkInfo, Resource, TaskInfo, TaskStatus,
 };
 
+use super::executor::ExecutorKey;
 use super::task::{KillOrder, TaskKey};
 
 /// The time, as the core is told it.
@@ -66,6 +69,10 @@ pub enum ContainerEvent {
         /// The networks it has of its own, with their addresses.
         networks: Vec<NetworkInfo>,
     },
+    /// It has the resources that it was to get.
+    Updated,
+    /// It keeps those that it had.
+    NotUpdated(String),
     /// Its first process has ended. Other processes and mounts of it may be left.
     Exited {
         /// As wait(2) gives it; `None` when nobody knows.
@@ -129,25 +136,78 @@ pub enum ContainerCommand {
     Start,
     /// Send this signal to its processes.
     Signal(i32),
+    /// Give it other resources and hard limits while it runs; answered by [`ContainerEvent::Updated`] or [`ContainerEvent::NotUpdated`].
+    Update(Vec<Resource>, BTreeMap<String, f64>),
     /// End its processes, if there are any, and remove what there is of it.
     Destroy,
 }
 
-/// All that is needed to make a container for a task.
+/// All that is needed to make a container.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Launch {
-    /// The task.
-    pub key: TaskKey,
+    /// What runs in it.
+    pub workload: Workload,
     /// Its framework.
     pub framework: Arc<FrameworkInfo>,
-    /// What it asks for.
-    pub task: Arc<TaskInfo>,
+    /// What it is certain to get: of an executor its own, and those of the tasks that wait for it.
+    pub resources: Vec<Resource>,
+    /// Hard limits by resource name; infinity lifts one.
+    pub limits: BTreeMap<String, f64>,
     /// Its sandbox on the host.
     pub directory: PathBuf,
     /// Who it runs as; the agent's own user when absent.
     pub user: Option<String>,
-    /// The variables that Mesos' agent sets, before the task's own.
+    /// The variables that Mesos' agent sets, before the command's own.
     pub environment: Vec<(String, String)>,
+}
+
+/// What a container is made for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Workload {
+    /// A task with a container of its own.
+    Task(TaskKey, Arc<TaskInfo>),
+    /// An executor of a framework's own, which runs tasks in it as it likes.
+    Executor(ExecutorKey, Arc<ExecutorInfo>),
+}
+
+// === impl Launch ===
+
+impl Launch {
+    /// The task, when it is for one.
+    #[must_use]
+    pub fn task(&self) -> Option<&Arc<TaskInfo>> {
+        match &self.workload {
+            Workload::Task(_, task) => Some(task),
+            Workload::Executor(..) => None,
+        }
+    }
+
+    /// The executor: the container's program, or that of the task.
+    #[must_use]
+    pub fn executor(&self) -> Option<&ExecutorInfo> {
+        match &self.workload {
+            Workload::Task(_, task) => task.executor.as_ref(),
+            Workload::Executor(_, executor) => Some(executor),
+        }
+    }
+
+    /// What runs in it.
+    #[must_use]
+    pub fn command(&self) -> Option<&CommandInfo> {
+        match &self.workload {
+            Workload::Task(_, task) => task.command.as_ref(),
+            Workload::Executor(_, executor) => executor.command.as_ref(),
+        }
+    }
+
+    /// Its image and the like.
+    #[must_use]
+    pub fn container(&self) -> Option<&ContainerInfo> {
+        match &self.workload {
+            Workload::Task(_, task) => task.container.as_ref(),
+            Workload::Executor(_, executor) => executor.container.as_ref(),
+        }
+    }
 }
 
 /// A change to what is on disk.

@@ -19,6 +19,7 @@
 
 mod containers;
 mod drain;
+mod executor;
 mod frames;
 mod frameworks;
 mod input;
@@ -44,10 +45,11 @@ use tepui_api::link::{StatusUpdate, agent_frame};
 use tepui_api::v1::{AgentId, AgentInfo, ContainerId, FrameworkId, TaskState, TaskStatus};
 
 pub use drain::Drain;
+pub use executor::{CompletedExecutor, Executor, ExecutorKey, ExecutorLife, StreamId};
 pub use frameworks::{Framework, Frameworks};
 pub use input::{
     ContainerCommand, ContainerEvent, End, FrameworkFate, Input, Launch, Limitation, Now, Output, TaskWrite,
-    Ticket, Write,
+    Ticket, Workload, Write,
 };
 pub use recovery::{Found, StoredState, StoredTask, StoredUpdate};
 pub use registration::capabilities;

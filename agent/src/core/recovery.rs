@@ -13,7 +13,10 @@ use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{AgentInfo, ContainerId, DrainConfig, FrameworkInfo, NetworkInfo, TaskState, TaskStatus};
 
 use super::containers::exit_verdict;
-use super::input::{ContainerCommand, FrameworkFate, Launch, Limitation, Now, Output, TaskWrite, Write};
+use super::frames::limits_of;
+use super::input::{
+    ContainerCommand, FrameworkFate, Launch, Limitation, Now, Output, TaskWrite, Workload, Write,
+};
 use super::kill::Timer;
 use super::status::{Verdict, can, dropped, is_terminal};
 use super::task::{KillOrder, Life, Task, TaskKey, shown};
@@ -90,9 +93,10 @@ impl StoredState {
             let framework =
                 self.frameworks.iter().find(|(info, _)| info.id.as_ref() == Some(&record.key.framework));
             let launch = Launch {
-                key: record.key.clone(),
+                workload: Workload::Task(record.key.clone(), record.info.clone()),
                 framework: Arc::new(framework.map(|(info, _)| info.clone()).unwrap_or_default()),
-                task: record.info.clone(),
+                resources: record.info.resources.clone(),
+                limits: limits_of(&record.info),
                 directory: record.directory.clone(),
                 user: record.user.clone(),
                 environment: Vec::new(),

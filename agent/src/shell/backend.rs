@@ -1,12 +1,12 @@
 //! What the shell needs of whatever makes containers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, ResourceStatistics};
+use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics};
 use tepui_isolators::cgroups::Pressure;
 
 use crate::core::{Found, Launch};
@@ -31,6 +31,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Ends it, and removes what is left of it. Cancels a preparation or start under way.
     fn destroy(&self, id: ContainerId) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Gives it other resources and hard limits while it runs.
+    fn update(
+        &self,
+        id: ContainerId,
+        resources: Vec<Resource>,
+        limits: BTreeMap<String, f64>,
+    ) -> BoxFuture<'_, Result<(), String>>;
 
     /// What it uses.
     fn usage(&self, id: ContainerId) -> BoxFuture<'_, Result<ResourceStatistics, String>>;

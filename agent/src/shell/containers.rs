@@ -60,6 +60,12 @@ impl Containers {
                     this.signal(&id, signal).await;
                     None
                 }
+                ContainerCommand::Update(resources, limits) => {
+                    Some(match this.backend.update(id.clone(), resources, limits).await {
+                        Ok(()) => ContainerEvent::Updated,
+                        Err(error) => ContainerEvent::NotUpdated(error),
+                    })
+                }
                 ContainerCommand::Destroy => Some(this.destroy(&id).await),
             };
             if let Some(event) = event {

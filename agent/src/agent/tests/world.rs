@@ -1,6 +1,6 @@
 //! The pretended coordinator and containers, and an agent between them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,8 @@ use tepui_api::client::Client;
 use tepui_api::link::{AgentFrame, CoordinatorFrame, Register, agent_frame, coordinator_frame};
 use tepui_api::recordio::{self, Decoder};
 use tepui_api::v1::{
-    ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics, TaskState, TaskStatus, task_status::Reason,
+    ContainerId, ContainerStatus, NetworkInfo, Resource, ResourceStatistics, TaskState, TaskStatus,
+    task_status::Reason,
 };
 use tepui_isolators::cgroups::{Pressure, Share, Stall};
 use tokio::net::TcpListener;
@@ -243,7 +244,7 @@ impl Pretended {
 
     fn command(&self, id: &ContainerId) -> String {
         let state = self.state.lock().unwrap();
-        state.launches[id].task.command.as_ref().unwrap().value().to_owned()
+        state.launches[id].command().unwrap().value().to_owned()
     }
 }
 
@@ -282,6 +283,15 @@ impl Backend for Pretended {
 
     fn destroy(&self, id: ContainerId) -> BoxFuture<'_, Result<(), String>> {
         self.state.lock().unwrap().launches.remove(&id);
+        ready(Ok(()))
+    }
+
+    fn update(
+        &self,
+        _: ContainerId,
+        _: Vec<Resource>,
+        _: BTreeMap<String, f64>,
+    ) -> BoxFuture<'_, Result<(), String>> {
         ready(Ok(()))
     }
 

@@ -9,7 +9,8 @@ use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error as ApiError;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerStatsResponse, ContainerSummary, CreateImageInfo,
+    ContainerCreateBody, ContainerInspectResponse, ContainerStatsResponse, ContainerSummary,
+    ContainerUpdateBody, CreateImageInfo,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions,
@@ -185,6 +186,11 @@ impl Engine {
             self.api().await?.start_container(name, None::<StartContainerOptions>),
         )
         .await
+    }
+
+    /// Gives a container other amounts.
+    pub(super) async fn update(&self, name: &str, body: ContainerUpdateBody) -> Result<(), EngineError> {
+        self.ask("change the container's resources", self.api().await?.update_container(name, body)).await
     }
 
     /// `None` when there is no such container.

@@ -35,15 +35,15 @@ use bollard::models::ContainerInspectResponse;
 use tepui_api::resources::Resources;
 use tepui_api::v1::network_info::IpAddress;
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, ResourceStatistics};
+use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, Resource, ResourceStatistics};
 use tepui_images::{Credentials, Login};
-use tepui_isolators::ContainerDns;
 use tepui_isolators::cgroups::Pressure;
+use tepui_isolators::{ContainerDns, Limits};
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinHandle;
 
 use super::pulls::Pulls;
-use crate::core::{ContainerEvent, Found, Launch};
+use crate::core::{ContainerEvent, Found, Launch, Workload};
 use crate::shell::backend::{Backend, BoxFuture, LaunchError};
 use engine::{Engine, EngineError};
 
@@ -101,6 +101,8 @@ struct Container {
     /// Held through prepare, start and destroy.
     turn: tokio::sync::Mutex<()>,
     seen: Mutex<Seen>,
+    /// What it may use.
+    amounts: Mutex<(Vec<Resource>, Limits)>,
     watcher: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -215,6 +217,15 @@ impl DockerContainerizer {
         removed.map_err(|error| error.to_string())
     }
 
+    async fn update(&self, id: &ContainerId, resources: Vec<Resource>, limits: Limits) -> Result<(), String> {
+        let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
+        let amounts = Resources::from_wire_lossy(&resources);
+        let body = spec::update_body(&amounts, &limits, self.inner.settings.enable_cfs);
+        self.inner.engine.update(&container.name(), body).await.map_err(|error| error.to_string())?;
+        *container.amounts() = (resources, limits);
+        Ok(())
+    }
+
     async fn status(&self, id: &ContainerId) -> Result<ContainerStatus, String> {
         let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
         let seen = container.seen();
@@ -246,23 +257,31 @@ impl Inner {
     }
 
     async fn create(&self, container: &Container) -> Result<(), DockerError> {
-        let Launch { task, directory, .. } = &*container.launch;
+        let launch = &*container.launch;
         let (info, command) =
-            (task.container.clone().unwrap_or_default(), task.command.clone().unwrap_or_default());
+            (launch.container().cloned().unwrap_or_default(), launch.command().cloned().unwrap_or_default());
         let name = container.name();
+        let (framework, kind, program) = match &launch.workload {
+            Workload::Task(key, _) => (&key.framework, "tepui.task_id", key.task.to_string()),
+            Workload::Executor(key, _) => (&key.framework, "tepui.executor_id", key.executor.to_string()),
+        };
+        // The search path is the image's.
+        let mut environment = launch.environment.clone();
+        environment.retain(|(name, _)| launch.task().is_none() && name != "PATH");
         let labels = HashMap::from([
             (OWNER.to_owned(), self.owner()),
             (ID.to_owned(), container.id.to_string()),
-            ("tepui.framework_id".to_owned(), container.launch.key.framework.to_string()),
-            ("tepui.task_id".to_owned(), container.launch.key.task.to_string()),
+            ("tepui.framework_id".to_owned(), framework.to_string()),
+            (kind.to_owned(), program),
         ]);
         let request = spec::Request {
             name: &name,
             container: &info,
             command: &command,
-            resources: &Resources::from_wire_lossy(&task.resources),
-            limits: &task.limits.iter().map(|(name, limit)| (name.clone(), limit.value)).collect(),
-            sandbox: directory,
+            environment: &environment,
+            resources: &Resources::from_wire_lossy(&launch.resources),
+            limits: &launch.limits,
+            sandbox: &launch.directory,
             sandbox_directory: &self.settings.sandbox_directory,
             enable_cfs: self.settings.enable_cfs,
             dns: &self.settings.dns,
@@ -311,6 +330,7 @@ impl Container {
     fn new(id: ContainerId, launch: Arc<Launch>) -> Self {
         Self {
             id,
+            amounts: Mutex::new((launch.resources.clone(), launch.limits.clone())),
             launch,
             doomed: channel::Sender::new(false),
             turn: tokio::sync::Mutex::default(),
@@ -326,6 +346,10 @@ impl Container {
 
     fn see(&self, seen: Seen) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+
+    fn amounts(&self) -> MutexGuard<'_, (Vec<Resource>, Limits)> {
+        self.amounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seen(&self) -> Seen {
@@ -388,6 +412,15 @@ impl Backend for DockerContainerizer {
 
     fn destroy(&self, id: ContainerId) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move { DockerContainerizer::destroy(self, &id).await })
+    }
+
+    fn update(
+        &self,
+        id: ContainerId,
+        resources: Vec<Resource>,
+        limits: Limits,
+    ) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { DockerContainerizer::update(self, &id, resources, limits).await })
     }
 
     fn usage(&self, id: ContainerId) -> BoxFuture<'_, Result<ResourceStatistics, String>> {

@@ -19,9 +19,8 @@ impl DockerContainerizer {
             Ok(stats) => fill(&stats, &mut statistics),
             Err(error) => tracing::debug!(container = %id, %error, "no usage is known"),
         }
-        let task = &container.launch.task;
-        let limits = task.limits.iter().map(|(name, limit)| (name.clone(), limit.value)).collect();
-        let requests = Resources::from_wire_lossy(&task.resources);
+        let (resources, limits) = container.amounts().clone();
+        let requests = Resources::from_wire_lossy(&resources);
         tepui_isolators::fill_limits(&requests, &limits, self.inner.settings.enable_cfs, &mut statistics);
         Ok(statistics)
     }

@@ -183,6 +183,10 @@ impl Fate {
                 self.containers.insert(id.clone(), Truth::Prepared);
                 Some(ContainerEvent::Prepared { networks: vec![] })
             }
+            ContainerCommand::Update(..) if self.rng.random_ratio(1, 20) => {
+                ContainerEvent::NotUpdated("no".into())
+            }
+            ContainerCommand::Update(..) => ContainerEvent::Updated,
             ContainerCommand::Start if self.rng.random_ratio(1, 20) => failed(),
             ContainerCommand::Start => {
                 assert!(

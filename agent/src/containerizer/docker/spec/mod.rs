@@ -10,7 +10,9 @@ mod values;
 use std::collections::HashMap;
 use std::path::Path;
 
-use bollard::models::{ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, PortBinding};
+use bollard::models::{
+    ContainerCreateBody, ContainerUpdateBody, DeviceRequest, HostConfig, HostConfigLogConfig, PortBinding,
+};
 use tepui_api::resources::Resources;
 use tepui_api::v1::container_info::docker_info::Network;
 use tepui_api::v1::container_info::{DockerInfo, docker_info};
@@ -25,6 +27,8 @@ const CFS_PERIOD: f64 = 100_000.0;
 const MIN_CFS_QUOTA: i64 = 1000;
 /// Bytes; as in Mesos.
 const MIN_MEMORY: i64 = 32 << 20;
+/// To the engine, that there is no limit.
+const NO_LIMIT: i64 = -1;
 /// What the engine keeps of a container's output, which the agent copies into the sandbox as it comes.
 const LOG_SIZE: &str = "16m";
 const LOG_FILES: &str = "4";
@@ -37,6 +41,8 @@ pub(super) struct Request<'a> {
     /// The task's, with `docker`.
     pub container: &'a ContainerInfo,
     pub command: &'a CommandInfo,
+    /// The variables of an executor, which the command's own come on top of. A task has those of the command only, as in Mesos.
+    pub environment: &'a [(String, String)],
     pub resources: &'a Resources,
     pub limits: &'a Limits,
     /// The sandbox on the host.
@@ -105,7 +111,7 @@ pub(super) fn create_body(request: &Request) -> Result<ContainerCreateBody, Spec
         }),
         ..HostConfig::default()
     };
-    amounts(request, &mut host);
+    amounts(request.resources, request.limits, request.enable_cfs, &mut host);
     volumes(request, docker, &mut host)?;
     let exposed = ports(request, docker, &network, &mut host)?;
     name_servers(request.dns, docker, &network, &mut host);
@@ -146,21 +152,37 @@ fn network(container: &ContainerInfo, docker: &DockerInfo) -> Result<String, Spe
     })
 }
 
+/// The body of the engine's `POST /containers/{id}/update`: other amounts for a container that runs.
+pub(super) fn update_body(resources: &Resources, limits: &Limits, enable_cfs: bool) -> ContainerUpdateBody {
+    let mut host = HostConfig::default();
+    amounts(resources, limits, enable_cfs, &mut host);
+    ContainerUpdateBody {
+        cpu_shares: host.cpu_shares,
+        // To the engine 0 is no change, and -1 no limit.
+        cpu_quota: Some(host.cpu_quota.unwrap_or(NO_LIMIT)),
+        memory: Some(host.memory.unwrap_or(NO_LIMIT)),
+        // What the engine takes when a container is created; it must never be below the limit.
+        memory_swap: Some(host.memory.map_or(NO_LIMIT, |memory| memory.saturating_mul(2))),
+        memory_reservation: host.memory_reservation,
+        ..ContainerUpdateBody::default()
+    }
+}
+
 /// CPU and memory. Limits that are infinite are none.
 #[expect(clippy::cast_possible_truncation, reason = "amounts of one machine")]
-fn amounts(request: &Request, host: &mut HostConfig) {
-    let limit = |name: &str| request.limits.get(name).copied();
+fn amounts(resources: &Resources, limits: &Limits, enable_cfs: bool, host: &mut HostConfig) {
+    let limit = |name: &str| limits.get(name).copied();
     let quota = |cpus: f64| ((CFS_PERIOD * cpus) as i64).max(MIN_CFS_QUOTA);
-    let cpus = request.resources.cpus().map(|cpus| cpus.as_f64());
+    let cpus = resources.cpus().map(|cpus| cpus.as_f64());
     host.cpu_shares = cpus.map(|cpus| ((SHARES_PER_CPU * cpus) as i64).max(MIN_SHARES));
     host.cpu_quota = match limit("cpus") {
         Some(limit) if limit.is_infinite() => None,
         Some(limit) => Some(quota(limit)),
-        None => cpus.filter(|_| request.enable_cfs).map(quota),
+        None => cpus.filter(|_| enable_cfs).map(quota),
     };
     let bytes = |megabytes: f64| (megabytes as i64).saturating_mul(1 << 20).max(MIN_MEMORY);
     #[expect(clippy::cast_precision_loss, reason = "megabytes of one machine")]
-    let mem = request.resources.mem().map(|mem| mem.0 as f64);
+    let mem = resources.mem().map(|mem| mem.0 as f64);
     match limit("mem") {
         Some(limit) => {
             host.memory = Some(limit).filter(|limit| limit.is_finite()).map(bytes);
@@ -172,7 +194,7 @@ fn amounts(request: &Request, host: &mut HostConfig) {
         }
         None => host.memory = mem.map(bytes),
     }
-    let gpus = request.resources.gpus().map_or(0, |gpus| gpus.as_f64() as i64);
+    let gpus = resources.gpus().map_or(0, |gpus| gpus.as_f64() as i64);
     if gpus > 0 {
         host.device_requests = Some(vec![DeviceRequest {
             count: Some(gpus),
@@ -185,10 +207,13 @@ fn amounts(request: &Request, host: &mut HostConfig) {
 /// What the task and Mesos' executor of Docker containers set.
 fn variables(request: &Request) -> Vec<String> {
     let given = request.command.environment.iter().flat_map(|all| &all.variables);
-    let mut all: Vec<(String, String)> = given
+    let given: Vec<(String, String)> = given
         .filter(|variable| variable.r#type() == environment::variable::Type::Value)
         .map(|variable| (variable.name.clone(), variable.value().to_owned()))
         .collect();
+    let mut all = request.environment.to_vec();
+    all.retain(|(name, _)| given.iter().all(|(over, _)| over != name));
+    all.extend(given);
     let role = request.resources.allocations().into_keys().next();
     let own = [
         ("MESOS_SANDBOX", Some(request.sandbox_directory.to_owned())),

@@ -29,6 +29,7 @@ impl Asked {
             name: "mesos-1",
             container: &self.container,
             command: &self.command,
+            environment: &[],
             resources: &Resources::parse(self.resources, "*").unwrap(),
             limits: &self.limits,
             sandbox: Path::new("/w/sandbox"),
