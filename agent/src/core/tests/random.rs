@@ -184,9 +184,9 @@ impl Fate {
                 Some(ContainerEvent::Prepared { networks: vec![] })
             }
             ContainerCommand::Update(..) if self.rng.random_ratio(1, 20) => {
-                ContainerEvent::NotUpdated("no".into())
+                Some(ContainerEvent::NotUpdated("no".into()))
             }
-            ContainerCommand::Update(..) => ContainerEvent::Updated,
+            ContainerCommand::Update(..) => Some(ContainerEvent::Updated),
             ContainerCommand::Start if self.rng.random_ratio(1, 20) => failed(),
             ContainerCommand::Start => {
                 assert!(
