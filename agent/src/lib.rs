@@ -14,6 +14,8 @@
 //! 5. The first process ends. The terminal update is stored at once and sent when nothing is left of the container, and
 //!    again until the framework's acknowledgement has come back over the link. Then the store forgets the task.
 //!
+//! While a task runs, the shell asks its checks ([`checks`]) when the core says so, and the core tells what they find.
+//!
 //! [`http`] answers readers from snapshots of the core and from the sandboxes. [`flags`], [`resources`] and [`gpus`], [`identity`] and [`reconfiguration`] say what
 //! the agent was told, what it has, how it shows itself, and what of it may change; [`agent`] puts all together and is the way in: [`start`], or [`Agent::builder`] for an agent
 //! with isolators of one's own.
@@ -22,6 +24,7 @@
 //! them by the store, takes them over and reports what ended meanwhile.
 
 mod agent;
+pub mod checks;
 pub mod containerizer;
 pub mod core;
 pub mod flags;

@@ -33,6 +33,7 @@ impl Core {
             // The resources of a command task do not change.
             ContainerEvent::Updated | ContainerEvent::NotUpdated(_) => {}
             ContainerEvent::Exited { status, limitation } => self.exited(now, key, status, limitation, out),
+            ContainerEvent::Probed(kind, outcome) => self.probed(now, key, kind, &outcome, out),
             ContainerEvent::Destroyed => self.destroyed(now, key, out),
             ContainerEvent::NotDestroyed(message) => {
                 tracing::error!(task = %key, container = %id, message, "a container could not be removed wholly");
@@ -88,6 +89,7 @@ impl Core {
         task.life = Life::Running;
         let limit = task.info.max_completion_time;
         self.update(now, key, Verdict::executor(TaskState::TaskRunning), false, out);
+        self.begin_checks(now, key);
         if let Some(nanoseconds) =
             limit.and_then(|limit| u64::try_from(limit.nanoseconds).ok()).filter(|n| *n > 0)
         {
@@ -145,6 +147,7 @@ impl Core {
             return;
         }
         task.life = Life::Ending;
+        self.stop_checks(key);
         if self.is_abandoned(key) {
             self.remove_remains(key, out);
         } else {
@@ -212,6 +215,10 @@ pub(super) fn exit_verdict(
     debug_assert!(is_terminal(exited.state));
     match killed {
         None => exited,
+        Some(KillCause::Unhealthy) => {
+            let state = if status.is_some() { TaskState::TaskKilled } else { exited.state };
+            Verdict { state, healthy: Some(false), ..exited }
+        }
         Some(KillCause::CompletionTime) => {
             Verdict { state: TaskState::TaskFailed, reason: Some(Reason::MaxCompletionTimeReached), ..exited }
         }

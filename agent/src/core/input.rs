@@ -14,6 +14,7 @@ use tepui_api::v1::{
 
 use super::executor::ExecutorKey;
 use super::task::{KillOrder, TaskKey};
+use crate::checks::check::{Kind, Outcome, Probe};
 
 /// The time, as the core is told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub enum ContainerEvent {
         /// The limit for which it was ended.
         limitation: Option<Limitation>,
     },
+    /// A probe of its task has an answer.
+    Probed(Kind, Outcome),
     /// Nothing of it is left.
     Destroyed,
     /// Not all of it could be removed; nobody tries further.
@@ -138,6 +141,8 @@ pub enum ContainerCommand {
     Signal(i32),
     /// Give it other resources and hard limits while it runs; answered by [`ContainerEvent::Updated`] or [`ContainerEvent::NotUpdated`].
     Update(Vec<Resource>, BTreeMap<String, f64>),
+    /// Ask its task how it is; answered by [`ContainerEvent::Probed`]. May come while another command is under way.
+    Probe(Box<Probe>),
     /// End its processes, if there are any, and remove what there is of it.
     Destroy,
 }

@@ -12,6 +12,7 @@ use super::frames::record;
 use super::input::{ContainerCommand, Now, Output};
 use super::status::{Verdict, can};
 use super::task::{Kill, KillCause, KillOrder, Life, TaskKey};
+use crate::checks::check::Kind;
 
 /// What to look at when its time has come. Whether there still is something to do is seen then.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +21,8 @@ pub(super) enum Timer {
     Escalation(TaskKey),
     /// A task's `max_completion_time` ends.
     Completion(TaskKey),
+    /// A task's check is due.
+    Check(TaskKey, Kind),
     /// The coordinator has been silent for too long.
     PingTimeout,
 }
@@ -63,6 +66,7 @@ impl Core {
 
     fn terminate(&mut self, now: Now, key: &TaskKey, order: KillOrder, out: &mut Vec<Output>) {
         let Some(framework) = self.frameworks.get(&key.framework).map(|f| f.info.clone()) else { return };
+        self.stop_checks(key);
         let Some(task) = self.frameworks.task_mut(key) else { return };
         tracing::info!(task = %key, cause = ?order.cause, grace = ?order.grace, "killing a task");
         let container = task.container.clone();
@@ -71,7 +75,7 @@ impl Core {
             Life::Killing(Kill { cause: order.cause, began: now.monotonic, escalates: Some(escalates) });
         let written = record(task, Some(order));
         let told = task.shown.statuses.iter().any(|status| status.state() == TaskState::TaskKilling);
-        let tell = order.cause == KillCause::Asked && !told;
+        let tell = matches!(order.cause, KillCause::Asked | KillCause::Unhealthy) && !told;
         self.store(vec![written], None, out);
         if tell && can(&framework, capability::Type::TaskKillingState) {
             self.update(now, key, Verdict::executor(TaskState::TaskKilling), false, out);
@@ -86,6 +90,7 @@ impl Core {
             match timer {
                 Timer::Escalation(key) => self.escalate(at, &key, out),
                 Timer::Completion(key) => self.completion_time_over(now, &key, out),
+                Timer::Check(key, kind) => self.check_due(at, &key, kind, out),
                 Timer::PingTimeout => self.ping_timeout(at, out),
             }
         }

@@ -8,15 +8,17 @@
 //!    task's record goes to the store and its launch to the containerizer, both at once.
 //! 2. [`containers`]: both are done: `TASK_STARTING` goes to the store, the container is started; it runs: `TASK_RUNNING`;
 //!    it exits: the terminal update is stored, and then the container's remains are removed, which tell how it ended until then.
-//! 3. [`kill`]: somebody wants it to end: SIGTERM, a while to obey, SIGKILL.
-//! 4. [`updates`]: what was stored is sent, until it is acknowledged; the last acknowledgement makes the task history
+//! 3. [`checks`]: while it runs, its checks are asked, and what they find is told.
+//! 4. [`kill`]: somebody wants it to end: SIGTERM, a while to obey, SIGKILL.
+//! 5. [`updates`]: what was stored is sent, until it is acknowledged; the last acknowledgement makes the task history
 //!    ([`frameworks`]).
-//! 5. [`drain`]: the operator wants all of them to end.
-//! 6. [`registration`]: what is said when a link to a coordinator opens; [`recovery`]: what is done with
+//! 6. [`drain`]: the operator wants all of them to end.
+//! 7. [`registration`]: what is said when a link to a coordinator opens; [`recovery`]: what is done with
 //!    the records that an earlier process of this agent left.
 //!
 //! [`Core::step`] never fails and never blocks. Readers get a [`Snapshot`], which costs nothing to make.
 
+mod checks;
 mod containers;
 mod drain;
 mod executor;
@@ -40,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use tepui_api::link::{StatusUpdate, agent_frame};
 use tepui_api::v1::{AgentId, AgentInfo, ContainerId, FrameworkId, TaskState, TaskStatus};
 
@@ -107,6 +109,8 @@ pub struct Core {
     /// Which task a container belongs to, as long as something of the container may be there.
     containers: HashMap<ContainerId, TaskKey>,
     streams: Streams,
+    /// The checks of tasks that run and have some.
+    checks: HashMap<TaskKey, checks::Checks>,
     timers: BTreeSet<(Duration, Timer)>,
     next_ticket: u64,
     /// What happens when a ticket is confirmed, in the order of the tickets.
@@ -198,6 +202,7 @@ impl Core {
             frameworks: Frameworks::default(),
             containers: HashMap::new(),
             streams: Streams::default(),
+            checks: HashMap::new(),
             timers: BTreeSet::new(),
             next_ticket: 0,
             waiting: VecDeque::new(),
@@ -260,6 +265,11 @@ impl Core {
         let mut bytes = [0; 16];
         self.rng.fill_bytes(&mut bytes);
         uuid::Builder::from_random_bytes(bytes).into_uuid().into_bytes()
+    }
+
+    /// A random number from 0 to 1.
+    fn part(&mut self) -> f64 {
+        self.rng.random()
     }
 
     /// Hands writes to the store.
@@ -325,8 +335,10 @@ impl Core {
             let container = &task.container;
             status.container_status =
                 Some(status::container_status(container, task.pid, &task.networks, &ip));
-            status.check_status = task.info.check.as_ref().map(status::unchecked);
+            let info = task.info.clone();
+            self.show_checks(key, &info, &mut status);
         }
+        let Some(task) = self.frameworks.task_mut(key) else { return };
         task.show(&status);
         self.count(status.state());
         if !self.is_abandoned(key) {

@@ -245,17 +245,18 @@ impl Core {
         self.set_life(key, Life::Running);
         let Some(task) = self.frameworks.task(key) else { return };
         tracing::info!(task = %key, container = %task.container, pid = task.pid, "the task goes on");
+        let running = updates.iter().find(|u| u.status.state() == TaskState::TaskRunning);
+        let since =
+            running.and_then(|u| Duration::try_from_secs_f64(u.status.timestamp?).ok()).unwrap_or(now.unix);
         if let Some(limit) = task.info.max_completion_time.filter(|limit| limit.nanoseconds > 0) {
             let total = Duration::from_nanos(u64::try_from(limit.nanoseconds).unwrap_or(0));
-            let running = updates.iter().find(|u| u.status.state() == TaskState::TaskRunning);
-            let since = running.and_then(|u| u.status.timestamp).unwrap_or(now.unix.as_secs_f64());
-            let elapsed = Duration::try_from_secs_f64(now.unix.as_secs_f64() - since).unwrap_or_default();
-            let at = now.monotonic + total.saturating_sub(elapsed);
+            let at = now.monotonic + total.saturating_sub(now.unix.saturating_sub(since));
             self.timers.insert((at, Timer::Completion(key.clone())));
         }
-        // With its whole grace period again.
-        if let Some(order) = order {
-            self.kill(now, key, order, out);
+        match order {
+            // With its whole grace period again.
+            Some(order) => self.kill(now, key, order, out),
+            None => self.resume_checks(now, key, since, updates, out),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use tepui_api::v1::{ContainerInfo, FrameworkInfo, TaskInfo};
 
+use super::checks;
 use crate::sandbox::paths;
 
 /// Why this task is refused.
@@ -32,13 +33,7 @@ pub fn of_task(task: &TaskInfo) -> Option<String> {
     if !command.uris.is_empty() {
         return Some("fetching 'command.uris' is not implemented yet".to_owned());
     }
-    if task.health_check.is_some() {
-        return Some("health checks are not implemented yet".to_owned());
-    }
-    if task.check.is_some() {
-        return Some("checks are not implemented yet".to_owned());
-    }
-    None
+    checks::refusal(task)
 }
 
 fn has_image(container: &ContainerInfo) -> bool {
@@ -77,7 +72,7 @@ mod tests {
             assert!(of_task(&outside).unwrap().contains("directory"), "{id}");
         }
         let checked = TaskInfo { health_check: Some(HealthCheck::default()), ..task(shell("true")) };
-        assert!(of_task(&checked).unwrap().contains("health checks"));
+        assert!(of_task(&checked).unwrap().contains("health check has no type"));
         let words = CommandInfo { shell: Some(false), ..CommandInfo::default() };
         assert!(of_task(&task(words.clone())).unwrap().contains("no image"));
         let docker = ContainerInfo { docker: Some(DockerInfo::default()), ..ContainerInfo::default() };

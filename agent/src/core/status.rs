@@ -9,11 +9,8 @@ use std::time::Duration;
 
 use tepui_api::v1::task_status::{Reason, Source};
 use tepui_api::v1::{
-    AgentId, CheckInfo, CheckStatusInfo, ContainerId, ContainerStatus, ExecutorId, FrameworkInfo,
-    NetworkInfo, Resource, TaskResourceLimitation, TaskState, TaskStatus, check_info,
-    check_status_info::{Command, Http, Tcp},
-    framework_info::capability,
-    network_info::IpAddress,
+    AgentId, ContainerId, ContainerStatus, ExecutorId, FrameworkInfo, NetworkInfo, Resource,
+    TaskResourceLimitation, TaskState, TaskStatus, framework_info::capability, network_info::IpAddress,
 };
 
 use super::input::Limitation;
@@ -32,6 +29,8 @@ pub struct Verdict {
     pub message: Option<String>,
     /// The resources whose limit was exceeded.
     pub limited: Vec<Resource>,
+    /// Set when the task's health is why it ended.
+    pub healthy: Option<bool>,
 }
 
 // === impl Verdict ===
@@ -40,7 +39,14 @@ impl Verdict {
     /// What a command executor says without a reason.
     #[must_use]
     pub fn executor(state: TaskState) -> Self {
-        Self { state, source: Source::Executor, reason: None, message: None, limited: Vec::new() }
+        Self {
+            state,
+            source: Source::Executor,
+            reason: None,
+            message: None,
+            limited: Vec::new(),
+            healthy: None,
+        }
     }
 
     /// What the agent itself says.
@@ -51,6 +57,7 @@ impl Verdict {
             reason: Some(reason),
             message: Some(message.into()),
             limited: Vec::new(),
+            healthy: None,
         }
     }
 
@@ -91,6 +98,7 @@ pub fn task_status(
         executor_id: executor,
         timestamp: Some(unix.as_secs_f64()),
         uuid: Some(uuid.to_vec()),
+        healthy: verdict.healthy,
         limitation: (!verdict.limited.is_empty())
             .then_some(TaskResourceLimitation { resources: verdict.limited }),
         ..TaskStatus::default()
@@ -126,19 +134,6 @@ pub fn container_status(
         executor_pid: pid,
         ..ContainerStatus::default()
     }
-}
-
-/// A check that has not run yet: each status of a task with a check names its kind.
-#[must_use]
-pub fn unchecked(check: &CheckInfo) -> CheckStatusInfo {
-    let mut status = CheckStatusInfo { r#type: check.r#type, ..CheckStatusInfo::default() };
-    match check.r#type() {
-        check_info::Type::Command => status.command = Some(Command::default()),
-        check_info::Type::Http => status.http = Some(Http::default()),
-        check_info::Type::Tcp => status.tcp = Some(Tcp::default()),
-        check_info::Type::Unknown => {}
-    }
-    status
 }
 
 /// Whether nothing follows this state.

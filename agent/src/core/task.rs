@@ -91,6 +91,8 @@ pub enum KillCause {
     Asked,
     /// It ran longer than its `max_completion_time`.
     CompletionTime,
+    /// It failed its health check too often.
+    Unhealthy,
     /// Its framework is gone, or the agent ends: nobody waits for updates.
     Abandoned,
 }

@@ -1,14 +1,16 @@
 //! Commands to containers, each as a task of its own. The core gives a command for a container only when the last one
-//! is done, but for `Destroy`, which may come at any time and cancels what is under way.
+//! is done, but for `Probe`, and for `Destroy`, which may come at any time and cancels what is under way.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tepui_api::v1::ContainerId;
+use tokio::task::AbortHandle;
 
 use super::backend::Backend;
 use super::{Event, Handle};
+use crate::checks::{self, Kind};
 use crate::core::{ContainerCommand, ContainerEvent, Launch};
 use crate::sandbox::files::Files;
 use crate::sandbox::gc::Gc;
@@ -25,6 +27,8 @@ pub(crate) struct Containers {
     workers: tokio::runtime::Handle,
     /// The sandboxes of containers that are not destroyed.
     directories: Arc<Mutex<HashMap<ContainerId, PathBuf>>>,
+    /// The last probe of each check of containers that are not destroyed.
+    probes: Arc<Mutex<HashMap<ContainerId, HashMap<Kind, AbortHandle>>>>,
 }
 
 // === impl Containers ===
@@ -37,7 +41,15 @@ impl Containers {
         handle: Handle,
         workers: tokio::runtime::Handle,
     ) -> Self {
-        Self { backend, files, sandboxes, handle, workers, directories: Arc::default() }
+        Self {
+            backend,
+            files,
+            sandboxes,
+            handle,
+            workers,
+            directories: Arc::default(),
+            probes: Arc::default(),
+        }
     }
 
     /// A container that an earlier process made.
@@ -49,10 +61,24 @@ impl Containers {
         self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn probes(&self) -> MutexGuard<'_, HashMap<ContainerId, HashMap<Kind, AbortHandle>>> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Begins to carry out a command; what comes of it is an event.
     pub(crate) fn perform(&self, id: ContainerId, command: ContainerCommand) {
         let this = self.clone();
-        self.workers.spawn(async move {
+        let probe = match &command {
+            ContainerCommand::Probe(probe) => Some(probe.kind),
+            _ => None,
+        };
+        if matches!(command, ContainerCommand::Destroy) {
+            // One that may take as long as it likes would never end.
+            let probes = self.probes().remove(&id);
+            probes.into_iter().flatten().for_each(|(_, probe)| probe.abort());
+        }
+        let named = id.clone();
+        let task = self.workers.spawn(async move {
             let event = match command {
                 ContainerCommand::Prepare(launch) => Some(this.prepare(&id, launch).await),
                 ContainerCommand::Start => Some(this.start(&id).await),
@@ -66,12 +92,19 @@ impl Containers {
                         Err(error) => ContainerEvent::NotUpdated(error),
                     })
                 }
+                ContainerCommand::Probe(probe) => {
+                    let outcome = checks::probe(&*this.backend, &id, &probe).await;
+                    Some(ContainerEvent::Probed(probe.kind, outcome))
+                }
                 ContainerCommand::Destroy => Some(this.destroy(&id).await),
             };
             if let Some(event) = event {
                 this.handle.tell(Event::Container(id, event));
             }
         });
+        if let Some(kind) = probe {
+            self.probes().entry(named).or_default().insert(kind, task.abort_handle());
+        }
     }
 
     async fn prepare(&self, id: &ContainerId, launch: Arc<Launch>) -> ContainerEvent {

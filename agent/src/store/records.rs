@@ -60,6 +60,8 @@ pub enum Cause {
     CompletionTime = 1,
     /// See [`KillCause::Abandoned`].
     Abandoned = 2,
+    /// See [`KillCause::Unhealthy`].
+    Unhealthy = 3,
 }
 
 // === impl FrameworkRecord ===
@@ -114,6 +116,7 @@ impl KillRecord {
             KillCause::Asked => Cause::Asked,
             KillCause::CompletionTime => Cause::CompletionTime,
             KillCause::Abandoned => Cause::Abandoned,
+            KillCause::Unhealthy => Cause::Unhealthy,
         };
         Self { cause: cause as i32, grace: u64::try_from(order.grace.as_nanos()).unwrap_or(u64::MAX) }
     }
@@ -123,6 +126,7 @@ impl KillRecord {
             Cause::Asked => KillCause::Asked,
             Cause::CompletionTime => KillCause::CompletionTime,
             Cause::Abandoned => KillCause::Abandoned,
+            Cause::Unhealthy => KillCause::Unhealthy,
         };
         KillOrder { cause, grace: Duration::from_nanos(self.grace) }
     }

@@ -1,5 +1,6 @@
 //! Each transition of the core, and what goes out at it: a [`World`] that does nothing unless told, and tests by topic.
 
+mod checks;
 mod drains;
 mod kills;
 mod life;
@@ -19,8 +20,8 @@ use tepui_api::link::{
 use tepui_api::v1::framework_info::{Capability, capability};
 use tepui_api::v1::task_status::{Reason, Source};
 use tepui_api::v1::{
-    AgentInfo, CommandInfo, ContainerId, DurationInfo, ExecutorInfo, FrameworkId, FrameworkInfo, KillPolicy,
-    TaskGroupInfo, TaskInfo, TaskState, TaskStatus,
+    AgentInfo, CheckInfo, CommandInfo, ContainerId, DurationInfo, ExecutorInfo, FrameworkId, FrameworkInfo,
+    HealthCheck, KillPolicy, TaskGroupInfo, TaskInfo, TaskState, TaskStatus,
 };
 
 use super::updates::RETRY_MIN;

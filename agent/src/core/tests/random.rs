@@ -1,8 +1,8 @@
 //! Random lives under random faults, from a seed: links that break, agents that are killed between any two steps with the last
-//! writes lost, acknowledgements that come twice or late, containers that end whenever they like.
+//! writes lost, acknowledgements that come twice or late, containers that end, and checks that fail, whenever they like.
 //!
 //! What must hold at each step: no update is sent before it is on disk, nor after its acknowledgement is; a task is told of
-//! each state at most once; nothing runs that is not on record. And in the end, when the faults stop: each task that the
+//! each state at most once, but for what its checks find, of which it is told only when it is news; nothing runs that is not on record. And in the end, when the faults stop: each task that the
 //! framework launched has a terminal update that it acknowledged, and nothing is left on the agent or its disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -11,7 +11,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
-use tepui_api::v1::DrainConfig;
+use crate::checks::check::Outcome;
+use tepui_api::v1::{DrainConfig, check_info, health_check};
 
 const SEEDS: u64 = 300;
 const STEPS: usize = 250;
@@ -43,6 +44,10 @@ struct Fate {
     over: BTreeSet<String>,
     /// The one update of each state of each task.
     seen: BTreeMap<(String, i32), Vec<u8>>,
+    /// The last update of each task that tells of its checks.
+    told: BTreeMap<String, TaskStatus>,
+    /// How many of them there were.
+    findings: u64,
     /// Acknowledged, and the disk had nothing left to write after that.
     settled: HashSet<Vec<u8>>,
     acknowledged: HashSet<Vec<u8>>,
@@ -69,6 +74,8 @@ impl Fate {
             launched: BTreeSet::new(),
             over: BTreeSet::new(),
             seen: BTreeMap::new(),
+            told: BTreeMap::new(),
+            findings: 0,
             settled: HashSet::new(),
             acknowledged: HashSet::new(),
             started: HashSet::new(),
@@ -132,9 +139,31 @@ impl Fate {
                 self.disk.tasks.iter().find(is).is_some_and(|t| self.started.contains(&t.record.container));
             assert!(!ran, "how it ended was known and is forgotten: {status:?}");
         }
+        if matches!(status.reason(), Reason::TaskCheckStatusUpdated | Reason::TaskHealthCheckStatusUpdated) {
+            self.finding(&status);
+            self.inbox.push(status);
+            return;
+        }
         let first = self.seen.entry((task, status.state)).or_insert_with(|| uuid.clone());
         assert_eq!(*first, uuid, "told twice of one state: {status:?}");
         self.inbox.push(status);
+    }
+
+    /// What a check found, which is told once, and only when it is news.
+    fn finding(&mut self, status: &TaskStatus) {
+        let last = self.told.insert(status.task_id.value.clone(), status.clone());
+        if last.as_ref().is_some_and(|last| last.uuid == status.uuid) {
+            return;
+        }
+        self.findings += 1;
+        assert_eq!(status.state(), TaskState::TaskRunning);
+        let (last_status, last_healthy) = last.map_or((None, None), |last| (last.check_status, last.healthy));
+        if status.reason() == Reason::TaskCheckStatusUpdated {
+            assert_ne!(status.check_status, last_status, "no news: {status:?}");
+            assert_eq!(status.healthy, last_healthy, "what was known of its health is kept: {status:?}");
+        } else {
+            assert!(!(status.healthy() && last_healthy == Some(true)), "no news: {status:?}");
+        }
     }
 
     /// Whether an update is stored and its acknowledgement is not.
@@ -200,6 +229,15 @@ impl Fate {
             }
             ContainerCommand::Signal(15) if self.rng.random_bool(0.5) => None,
             ContainerCommand::Signal(number) => self.end(id, *number),
+            ContainerCommand::Probe(probe) => {
+                let outcome = match self.rng.random_range(0..4) {
+                    _ if self.containers.get(id) != Some(&Truth::Running) => Outcome::Failed("gone".into()),
+                    0 => Outcome::Failed("slow".into()),
+                    1 => Outcome::Connected(false),
+                    _ => Outcome::Connected(true),
+                };
+                Some(ContainerEvent::Probed(probe.kind, outcome))
+            }
             ContainerCommand::Destroy => {
                 self.containers.remove(id);
                 self.destroyed.insert(id.clone());
@@ -264,13 +302,38 @@ impl Fate {
         self.acknowledged.insert(uuid);
     }
 
+    /// A task with a check, a health check, both or none.
+    fn some_checks(&mut self, task: TaskInfo) -> TaskInfo {
+        let check = CheckInfo {
+            r#type: Some(check_info::Type::Tcp as i32),
+            tcp: Some(check_info::Tcp { port: 1 }),
+            delay_seconds: Some(1.0),
+            interval_seconds: Some(2.0),
+            ..CheckInfo::default()
+        };
+        let health_check = HealthCheck {
+            r#type: Some(health_check::Type::Tcp as i32),
+            tcp: Some(health_check::TcpCheckInfo { port: 1, protocol: None }),
+            delay_seconds: Some(1.0),
+            interval_seconds: Some(2.0),
+            grace_period_seconds: Some(f64::from(self.rng.random_range(0..3))),
+            ..HealthCheck::default()
+        };
+        TaskInfo {
+            check: self.rng.random_bool(0.5).then_some(check),
+            health_check: self.rng.random_bool(0.5).then_some(health_check),
+            ..task
+        }
+    }
+
     fn something_happens(&mut self) {
         match self.rng.random_range(0..100) {
             0..15 if self.registered => {
                 let id = format!("t{}", self.launched.len());
                 self.launched.insert(id.clone());
                 let capabilities = &[capability::Type::TaskKillingState];
-                self.frame(Body::RunTask(RunTask { framework: framework(capabilities), task: task(&id) }));
+                let task = self.some_checks(task(&id));
+                self.frame(Body::RunTask(RunTask { framework: framework(capabilities), task }));
             }
             15 if self.registered => self.frame(Body::Drain(DrainConfig::default())),
             16..22 if self.registered => {
@@ -359,7 +422,7 @@ impl Fate {
 
 #[test]
 fn every_task_ends_acknowledged_whatever_happens() {
-    let mut restarts = 0;
+    let (mut restarts, mut findings) = (0, 0);
     for seed in 0..SEEDS {
         let mut fate = Fate::new(seed);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -374,11 +437,14 @@ fn every_task_ends_acknowledged_whatever_happens() {
             std::panic::resume_unwind(panic);
         }
         restarts += fate.restarts;
+        findings += fate.findings;
         assert_eq!(fate.containers, HashMap::new(), "seed {seed}: containers are left");
         let state = StoredState { agent: fate.disk.agent.clone(), ..StoredState::default() };
         assert_eq!(fate.disk, state, "seed {seed}: something is left on disk");
         assert!(fate.core.snapshot().frameworks.active.is_empty(), "seed {seed}");
         assert!(fate.core.containers.is_empty() && fate.core.waiting.is_empty(), "seed {seed}");
+        assert!(fate.core.checks.is_empty(), "seed {seed}");
     }
     assert!(restarts > SEEDS, "too few restarts to prove anything: {restarts}");
+    assert!(findings > SEEDS, "too few findings of checks to prove anything: {findings}");
 }
