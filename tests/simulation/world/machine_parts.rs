@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use tepui_agent::checks::Outcome;
 use tepui_agent::core::{
     ContainerCommand, ContainerEvent, Input, StoredState, StoredTask, StoredUpdate, TaskKey, Ticket, Write,
 };
@@ -183,7 +184,8 @@ impl World {
         let delay = match command {
             ContainerCommand::Prepare(_) => self.rng.millis(1..=60),
             ContainerCommand::Start | ContainerCommand::Destroy => self.rng.millis(1..=25),
-            ContainerCommand::Signal(_) => self.rng.millis(1..=3),
+            ContainerCommand::Signal(_) | ContainerCommand::Update(..) => self.rng.millis(1..=3),
+            ContainerCommand::Probe(_) => self.rng.millis(1..=100),
         };
         let at = self.now + delay;
         let incarnation = self.machines[index].process.incarnation;
@@ -261,6 +263,11 @@ impl World {
                     self.at(at, Event::Exits { machine: index, container: id.clone(), status: *number });
                 }
                 None
+            }
+            ContainerCommand::Update(..) => Some(ContainerEvent::Updated),
+            ContainerCommand::Probe(probe) => {
+                let connects = truth == Some(Truth::Running) && !self.rng.chance(200);
+                Some(ContainerEvent::Probed(probe.kind, Outcome::Connected(connects)))
             }
             ContainerCommand::Destroy => {
                 let container = Container { truth: Truth::Removed, last_command: now };
