@@ -224,12 +224,12 @@ fn a_health_check_goes_on_where_an_earlier_process_left_it() {
         check
     };
     let fresh = update(None, None, None);
-    let check = resumed(SECOND, &[fresh.clone()]);
+    let check = resumed(SECOND, std::slice::from_ref(&fresh));
     assert_eq!(check.due(), Some(now + SECOND), "what is left of its delay");
-    let mut check = resumed(4 * SECOND, &[fresh.clone()]);
+    let mut check = resumed(4 * SECOND, std::slice::from_ref(&fresh));
     assert_eq!(check.due(), Some(now + 3 * SECOND / 2), "half an interval, as it was told");
     assert_eq!(run(&mut check, &[DOWN, DOWN, DOWN]), [None, None, SICK], "what is left of its grace period");
-    let mut check = resumed(11 * SECOND, &[fresh.clone()]);
+    let mut check = resumed(11 * SECOND, std::slice::from_ref(&fresh));
     assert_eq!(run(&mut check, &[DOWN]), [SICK], "nothing is left of it");
     let mut check = resumed(4 * SECOND, &[fresh.clone(), update(HEALTH, Some(true), None)]);
     assert_eq!(run(&mut check, &[UP, DOWN]), [None, SICK], "it has passed before");
