@@ -265,5 +265,6 @@ fn config(dir: &Path, number: usize) -> anyhow::Result<ContainerConfig> {
         environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         user: None,
         sandbox,
+        holder: false,
     })
 }

@@ -72,6 +72,8 @@ impl Executor for Program {
         let code = match self.first_process {
             FirstProcess::Program => self.become_program(&start),
             FirstProcess::Init => self.be_init(&start),
+            // The shim makes it without `libcontainer`.
+            FirstProcess::Holder => CANNOT_EXECUTE,
         };
         // SAFETY: ends this forked process at once; the exit handlers are the agent's.
         unsafe { libc::_exit(code) }

@@ -11,6 +11,7 @@
 //!    `libcontainer` create the container, whose first process ends in `executor`, mounts its volumes (`volumes`), puts it into its cgroups
 //!    (`cgroup`), and starts it.
 //!    What the program may do is put in force on the way (`privileges`).
+//!    A container without a program has a process that only waits (`holder`).
 //! 4. The shim serves its peers (`serve`): each line is a JSON [`Request`] or [`Event`] (`protocol`). Peers come
 //!    and go; an agent that restarts finds the shim again by `shim.sock` ([`connect`]).
 //! 5. When the container's first process has ended, its status is written to `exit.json` (`exit`), then
@@ -28,6 +29,7 @@ mod cgroup;
 mod executor;
 mod exit;
 mod floor;
+mod holder;
 mod liveness;
 mod log;
 mod plan;

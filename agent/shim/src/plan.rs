@@ -27,6 +27,8 @@ pub mod files {
     pub const EXIT: &str = "exit.json";
     /// What the shim itself has to say (its standard error); empty unless something is wrong.
     pub const LOG: &str = "shim.log";
+    /// Where the runtime directories of the containers nested in this one are.
+    pub(crate) const NESTED: &str = "containers";
     /// Where the shim mounts for a moment what it then mounts in the container. Empty for everybody else.
     pub(crate) const STAGING: &str = "staging";
     /// What the shim shows `libcontainer` in place of a cgroup.
@@ -66,9 +68,12 @@ pub struct LaunchPlan {
     /// Whether the container's first process is the program itself.
     pub first_process: FirstProcess,
     /// The `cgroup.procs` files that the first process is written to after its creation, before it starts the program. The
-    /// cgroups must exist. The first one is read for signals that go to all processes.
+    /// cgroups must exist. The first one is read for signals that go to all processes, unless they are shared.
     #[serde(default)]
     pub cgroup_procs: Vec<PathBuf>,
+    /// Whether the cgroups are those of a container that this one is nested in, with processes of others in them.
+    #[serde(default)]
+    pub shared_cgroups: bool,
     /// The first process' `oom_score_adj`, if not the agent's.
     #[serde(default)]
     pub oom_score_adj: Option<i32>,
@@ -208,6 +213,9 @@ pub enum FirstProcess {
     /// The first process of a PID namespace is shielded from signals it has no handler for, even from those it sends itself, so
     /// that a `sleep` would ignore SIGTERM and `kill -9 $$` would do nothing. Programs do not expect that.
     Init,
+    /// A process that only waits: see `holder`. The container has no program, and no root file system of its own; other containers
+    /// are nested in it.
+    Holder,
 }
 
 /// The launch plan cannot be stored or read.

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::plan::{FirstProcess, LaunchPlan};
+use crate::plan::{FirstProcess, LaunchPlan, files};
 use crate::protocol::SignalScope;
 
 /// The processes of a container that was started.
@@ -22,13 +22,14 @@ pub(crate) struct Processes {
 
 impl Processes {
     pub(crate) fn new(init: Pid, plan: &LaunchPlan) -> Self {
-        Self { init, first: plan.first_process, cgroup_procs: plan.cgroup_procs.first().cloned() }
+        let own = plan.cgroup_procs.first().filter(|_| !plan.shared_cgroups);
+        Self { init, first: plan.first_process, cgroup_procs: own.cloned() }
     }
 
     pub(crate) fn signal(&self, number: i32, scope: SignalScope) -> io::Result<()> {
         // The end of a PID namespace's first process is the end of all in it.
         let first_suffices = self.first == FirstProcess::Init && number == libc::SIGKILL;
-        if scope == SignalScope::Program || first_suffices {
+        if scope == SignalScope::Program || first_suffices || self.first == FirstProcess::Holder {
             return send(self.init, number);
         }
         let passes_on = self.first == FirstProcess::Init;
@@ -57,10 +58,13 @@ impl Processes {
     }
 
     fn list(&self) -> io::Result<Vec<Pid>> {
+        // Containers nested in this one may be in its cgroups.
+        let alone = !Path::new(files::NESTED).exists();
         match (&self.cgroup_procs, self.first) {
-            (Some(procs), _) => Ok(pids(fs::read_to_string(procs)?.lines()).collect()),
-            (None, FirstProcess::Init) => in_namespace_of(self.init),
-            (None, FirstProcess::Program) => descendants(),
+            (Some(procs), _) if alone => Ok(pids(fs::read_to_string(procs)?.lines()).collect()),
+            (_, FirstProcess::Init) => in_namespace_of(self.init),
+            (_, FirstProcess::Program) => descendants(),
+            (_, FirstProcess::Holder) => Ok(vec![self.init]),
         }
     }
 }

@@ -3,14 +3,17 @@
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::os::unix::fs::{OpenOptionsExt as _, fchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::stat::Mode;
 use nix::unistd::{Pid, setgroups, setsid};
 
 use crate::executor::Program;
@@ -20,7 +23,7 @@ use crate::plan::{FirstProcess, LaunchPlan, RootFs, Secrets, files};
 use crate::processes::Processes;
 use crate::protocol::State;
 use crate::serve::{Held, Server};
-use crate::{cgroup, log, rootfs, sys, volumes};
+use crate::{cgroup, holder, log, rootfs, sys, volumes};
 
 /// A container that could not be started: which step, and why.
 struct Failure {
@@ -103,7 +106,9 @@ fn look_after(dir: &Path, server: &mut Server, secrets: Option<File>) -> Result<
             }
         }
     }
-    created.container.start().map_err(at("start"))?;
+    if let Some(container) = &mut created.container {
+        container.start().map_err(at("start"))?;
+    }
     let processes = Processes::new(init, &plan);
     server.announce(State::Started { pid: init.as_raw() });
     sys::trim_heap();
@@ -118,12 +123,40 @@ fn look_after(dir: &Path, server: &mut Server, secrets: Option<File>) -> Result<
 
 /// A container that is there and has not been started.
 struct Created {
-    container: Container,
+    /// As `libcontainer` knows it; none of a holder.
+    container: Option<Container>,
     init: Pid,
     status: PipeReader,
 }
 
 fn create(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Created, Failure> {
+    let created = match plan.first_process {
+        FirstProcess::Holder => hold_only()?,
+        FirstProcess::Program | FirstProcess::Init => create_whole(dir, plan, secrets)?,
+    };
+    let init = created.init;
+    for procs in &plan.cgroup_procs {
+        cgroup::enter(procs, init).map_err(at("cgroups"))?;
+    }
+    if let Some(adjustment) = plan.oom_score_adj {
+        let file = format!("/proc/{init}/oom_score_adj");
+        fs::write(file, adjustment.to_string()).map_err(at("oom_score_adj"))?;
+    }
+    plan.privileges.raise_limits(init).map_err(at("rlimits"))?;
+    fs::write(files::PID, init.to_string()).map_err(at("start"))?;
+    Ok(created)
+}
+
+/// A container without a program: namespaces, and a process that holds them.
+fn hold_only() -> Result<Created, Failure> {
+    let spec = Spec::load(files::CONFIG).map_err(at("create"))?;
+    // Nobody reports a program's status.
+    let (status, _) = io::pipe().map_err(at("stdio"))?;
+    let init = holder::start(&spec).map_err(at("create"))?;
+    Ok(Created { container: None, init, status })
+}
+
+fn create_whole(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Created, Failure> {
     let mut volumes = volumes::open_on_host(plan).map_err(at("volumes"))?;
     rootfs::enter_namespace().map_err(at("rootfs"))?;
     let target = dir.join(files::ROOTFS);
@@ -145,16 +178,7 @@ fn create(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Created, Fa
         rootfs::uncover_devices(init, &plan.device_mounts).map_err(at("rootfs"))?;
     }
     volumes.attach(plan, init).map_err(at("volumes"))?;
-    for procs in &plan.cgroup_procs {
-        cgroup::enter(procs, init).map_err(at("cgroups"))?;
-    }
-    if let Some(adjustment) = plan.oom_score_adj {
-        let file = format!("/proc/{init}/oom_score_adj");
-        fs::write(file, adjustment.to_string()).map_err(at("oom_score_adj"))?;
-    }
-    plan.privileges.raise_limits(init).map_err(at("rlimits"))?;
-    fs::write(files::PID, init.to_string()).map_err(at("start"))?;
-    Ok(Created { container, init, status })
+    Ok(Created { container: Some(container), init, status })
 }
 
 fn call_libcontainer(
@@ -206,11 +230,17 @@ fn call_libcontainer(
 }
 
 fn open_output(path: &Path, (uid, gid): (u32, u32)) -> io::Result<File> {
-    // Not through a link: the directory may belong to the user whose program this is, and we are root.
+    // Not through a link: the directory, or one above it that holds a parent's sandbox, may belong to the user whose program
+    // this is, and we are root.
     let open = |create: bool| {
-        let mut options = File::options();
-        options.append(true).create_new(create).mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY);
-        options.open(path)
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let (flags, mode) = match create {
+            true => (flags | OFlag::O_CREAT | OFlag::O_EXCL, 0o644),
+            false => (flags, 0),
+        };
+        let how = OpenHow::new().flags(flags).mode(Mode::from_bits_truncate(mode));
+        let opened = openat2(AT_FDCWD, path, how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS));
+        opened.map(File::from).map_err(io::Error::from)
     };
     match open(true) {
         Ok(file) => {

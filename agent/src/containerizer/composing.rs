@@ -11,7 +11,7 @@ use tepui_isolators::cgroups::Pressure;
 
 use super::NativeContainerizer;
 use super::docker::DockerContainerizer;
-use crate::core::{Found, Launch};
+use crate::core::{Found, Launch, Workload};
 use crate::flags::Containerizers;
 use crate::shell::backend::{Backend, BoxFuture, LaunchError};
 
@@ -52,6 +52,9 @@ impl Composing {
             reason: Reason::ContainerLaunchFailed,
             message: message.to_owned(),
         };
+        if id.parent.as_deref().is_some_and(|parent| self.by_docker().contains(parent)) {
+            return Err(refused("no container can be nested in one of type DOCKER"));
+        }
         if !wants_docker(launch) {
             return match self.enabled.mesos {
                 true => Ok(&self.native),
@@ -59,6 +62,11 @@ impl Composing {
                     "this agent makes Docker containers only (--containerizers=docker): give the task a container of type DOCKER",
                 )),
             };
+        }
+        if id.parent.is_some() || matches!(launch.workload, Workload::Call(_)) {
+            return Err(refused(
+                "a container of type DOCKER can neither be nested nor launched by a call to the agent: use type MESOS, with a Docker image if need be",
+            ));
         }
         let Some(docker) = &self.docker else {
             return Err(refused(

@@ -35,6 +35,8 @@ pub struct ContainerConfig {
     pub user: Option<String>,
     /// The sandbox on the host. Must exist, with `stdout` and `stderr` in it.
     pub sandbox: PathBuf,
+    /// It has no program: it holds namespaces, cgroups and a sandbox for the containers nested in it.
+    pub holder: bool,
 }
 
 impl ContainerConfig {
@@ -52,6 +54,7 @@ impl ContainerConfig {
             environment: launch.environment.clone(),
             user: launch.user.clone(),
             sandbox: launch.directory.clone(),
+            holder: launch.is_holder(),
         }
     }
 
@@ -68,6 +71,7 @@ impl ContainerConfig {
             environment: Vec::new(),
             user: None,
             sandbox: PathBuf::new(),
+            holder: false,
         }
     }
 
@@ -75,6 +79,13 @@ impl ContainerConfig {
     #[must_use]
     pub fn image(&self) -> Option<&Image> {
         self.container.as_ref()?.mesos.as_ref()?.image.as_ref()
+    }
+
+    /// Whether its processes are in its parent's cgroups, rather than in some of its own (`LinuxInfo.share_cgroups`).
+    #[must_use]
+    pub fn shares_cgroups(&self) -> bool {
+        let linux = self.container.as_ref().and_then(|container| container.linux_info.as_ref());
+        self.container_id.parent.is_some() && linux.and_then(|linux| linux.share_cgroups).unwrap_or(true)
     }
 
     /// What isolators are told of it.
@@ -129,6 +140,9 @@ impl ContainerConfig {
             return Err(Unsupported(words));
         }
         let Some(container) = &self.container else { return Ok(()) };
+        if self.holder && !container.volumes.is_empty() {
+            return Err(Unsupported("volumes of an executor of type DEFAULT"));
+        }
         if container.r#type() != Type::Mesos {
             return Err(Unsupported("a container of type DOCKER (--containerizers=docker)"));
         }

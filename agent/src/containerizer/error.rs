@@ -44,6 +44,12 @@ pub enum PrepareError {
     /// There is one with this id.
     #[error("there is a container with the id {0} already")]
     Exists(String),
+    /// The container that it is to be nested in is not there.
+    #[error("the parent container {0} does not exist")]
+    NoParent(String),
+    /// The container that it is to be nested in is going away.
+    #[error("the parent container {0} is being destroyed")]
+    ParentEnding(String),
     /// Its image's name is wrong.
     #[error("the image's name cannot be used: {0}")]
     ImageName(#[from] ReferenceError),
@@ -140,6 +146,12 @@ pub enum StartError {
     /// It takes too long.
     #[error("the container did not start within {0:?}")]
     TimedOut(std::time::Duration),
+    /// The container that it is nested in has no processes, so that there are no namespaces to share.
+    #[error("the parent container {0} does not run")]
+    ParentDead(String),
+    /// It cannot be brought into its parent's namespaces.
+    #[error("the namespaces of the parent container cannot be entered: {0}")]
+    Join(#[source] io::Error),
     /// It was destroyed meanwhile.
     #[error("the container was destroyed while it was started")]
     Cancelled,

@@ -9,7 +9,7 @@ use tepui_api::link::{agent_frame, coordinator_frame};
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{
     AgentInfo, CommandInfo, ContainerId, ContainerInfo, DrainConfig, ExecutorInfo, FrameworkInfo,
-    NetworkInfo, Resource, TaskInfo, TaskStatus,
+    NetworkInfo, Resource, TaskInfo, TaskStatus, executor_info,
 };
 
 use super::executor::ExecutorKey;
@@ -173,6 +173,17 @@ pub enum Workload {
     Task(TaskKey, Arc<TaskInfo>),
     /// An executor of a framework's own, which runs tasks in it as it likes.
     Executor(ExecutorKey, Arc<ExecutorInfo>),
+    /// A container that was asked for by a call to the agent, for no framework.
+    Call(Arc<ByCall>),
+}
+
+/// A container that was asked for by a call to the agent.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ByCall {
+    /// What runs in it.
+    pub command: CommandInfo,
+    /// Its image and the like.
+    pub container: Option<ContainerInfo>,
 }
 
 // === impl Launch ===
@@ -183,7 +194,7 @@ impl Launch {
     pub fn task(&self) -> Option<&Arc<TaskInfo>> {
         match &self.workload {
             Workload::Task(_, task) => Some(task),
-            Workload::Executor(..) => None,
+            Workload::Executor(..) | Workload::Call(_) => None,
         }
     }
 
@@ -193,6 +204,7 @@ impl Launch {
         match &self.workload {
             Workload::Task(_, task) => task.executor.as_ref(),
             Workload::Executor(_, executor) => Some(executor),
+            Workload::Call(_) => None,
         }
     }
 
@@ -202,6 +214,7 @@ impl Launch {
         match &self.workload {
             Workload::Task(_, task) => task.command.as_ref(),
             Workload::Executor(_, executor) => executor.command.as_ref(),
+            Workload::Call(call) => Some(&call.command),
         }
     }
 
@@ -211,7 +224,15 @@ impl Launch {
         match &self.workload {
             Workload::Task(_, task) => task.container.as_ref(),
             Workload::Executor(_, executor) => executor.container.as_ref(),
+            Workload::Call(call) => call.container.as_ref(),
         }
+    }
+
+    /// Whether the container has no program, as that of an executor of type DEFAULT: the agent itself runs its tasks, nested in it.
+    #[must_use]
+    pub fn is_holder(&self) -> bool {
+        let of_type = |executor: &ExecutorInfo| executor.r#type() == executor_info::Type::Default;
+        matches!(&self.workload, Workload::Executor(_, executor) if of_type(executor))
     }
 }
 

@@ -4,7 +4,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::unistd::{Gid, Uid, fchown};
 
 use super::{paths, tree};
 
@@ -49,6 +52,57 @@ pub fn create(directory: &Path, user: Option<&str>) -> Result<(), SandboxError> 
         let _ = tepui_shim::remove_tree(directory);
     }
     made.map_err(|(path, source)| SandboxError::Io { path, source })
+}
+
+/// Makes the sandbox of a container that is nested in another: `<the other's sandbox>/containers/<name>`, with empty `stdout` and `stderr`,
+/// owned by its user. No link is followed, as the other's user may have put one there. Blocks on the disk.
+///
+/// # Errors
+/// When the user does not exist, there is one already, or the disk refuses. Nothing is left of the sandbox then.
+pub fn create_nested(directory: &Path, user: Option<&str>) -> Result<(), SandboxError> {
+    let owner = user.map(owner).transpose()?;
+    let made = fill_nested(directory, owner);
+    made.map_err(|errno| SandboxError::Io { path: directory.to_owned(), source: errno.into() })
+}
+
+fn fill_nested(directory: &Path, owner: Option<(Uid, Gid)>) -> Result<(), Errno> {
+    let (Some(name), Some(between)) = (directory.file_name(), directory.parent()) else {
+        return Err(Errno::EINVAL);
+    };
+    let (Some(parent), Some(step)) = (between.parent(), between.file_name()) else {
+        return Err(Errno::EINVAL);
+    };
+    let how = OpenHow::new()
+        .flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let parent = openat2(AT_FDCWD, parent, how)?;
+    let made = mkdirat(&parent, step, Mode::from_bits_truncate(PARENT_MODE));
+    let between = openat2(&parent, step, how)?;
+    match made {
+        // Not by the mode of mkdir, which the umask changes.
+        Ok(()) => fchmod(&between, Mode::from_bits_truncate(PARENT_MODE))?,
+        Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    mkdirat(&between, name, Mode::from_bits_truncate(MODE))?;
+    let filled = openat2(&between, name, how).and_then(|sandbox| {
+        fchmod(&sandbox, Mode::from_bits_truncate(MODE))?;
+        for name in ["stdout", "stderr"] {
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+            let file = openat(&sandbox, name, flags, Mode::from_bits_truncate(0o644))?;
+            if let Some((uid, gid)) = owner {
+                fchown(&file, Some(uid), Some(gid))?;
+            }
+        }
+        match owner {
+            Some((uid, gid)) => fchown(&sandbox, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
+    });
+    if filled.is_err() {
+        let _ = tepui_shim::remove_tree(directory);
+    }
+    filled
 }
 
 /// User and group of a name.
@@ -122,6 +176,31 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["latest", "one", "two"]);
+    }
+
+    #[test]
+    fn a_nested_sandbox_is_in_its_parents_and_no_link_leads_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap().join("runs/top");
+        create(&top, None).unwrap();
+        let nested = top.join("containers/a");
+        create_nested(&nested, Some("nobody")).unwrap();
+        let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+        let sandbox = nested.metadata().unwrap();
+        assert_eq!((sandbox.uid(), sandbox.mode() & 0o7777), (nobody.uid.as_raw(), MODE));
+        assert_eq!(nested.join("stderr").metadata().unwrap().uid(), nobody.uid.as_raw());
+        assert_eq!(top.join("containers").metadata().unwrap().mode() & 0o7777, PARENT_MODE);
+        create_nested(&nested.join("containers/b"), None).unwrap();
+        assert!(create_nested(&nested, None).is_err(), "there is one already");
+        assert!(nested.join("stdout").exists());
+
+        let elsewhere = dir.path().canonicalize().unwrap().join("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        let other = top.with_file_name("other");
+        create(&other, None).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, other.join("containers")).unwrap();
+        assert!(create_nested(&other.join("containers/a"), None).is_err());
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
 
     #[test]

@@ -111,9 +111,16 @@ impl Containers {
         self.directories().insert(id.clone(), launch.directory.clone());
         let (directory, user, files) =
             (launch.directory.clone(), launch.user.clone(), Arc::clone(&self.files));
+        let nested = id.parent.is_some();
         let made = tokio::task::spawn_blocking(move || {
-            sandbox::create(&directory, user.as_deref())?;
-            sandbox::attach(&files, &directory, true);
+            match nested {
+                true => sandbox::create_nested(&directory, user.as_deref())?,
+                false => {
+                    sandbox::create(&directory, user.as_deref())?;
+                    // One that is nested is found beneath this.
+                    sandbox::attach(&files, &directory, true);
+                }
+            }
             Ok::<_, SandboxError>(())
         });
         let made = made.await;
@@ -143,7 +150,9 @@ impl Containers {
 
     async fn destroy(&self, id: &ContainerId) -> ContainerEvent {
         let destroyed = self.backend.destroy(id.clone()).await;
-        if let Some(directory) = self.directories().remove(id) {
+        let directory = self.directories().remove(id);
+        // One that is nested goes with its parent's.
+        if let Some(directory) = directory.filter(|_| id.parent.is_none()) {
             self.sandboxes.begin(&directory);
         }
         match destroyed {

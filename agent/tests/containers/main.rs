@@ -5,6 +5,7 @@
 #[path = "../../shim/tests/support/harness.rs"]
 mod harness;
 mod layout;
+mod nested;
 mod support;
 mod update;
 
@@ -13,6 +14,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nested::{
+    a_nested_container_needs_its_parent, a_nested_containers_memory_is_its_own, a_tree_outlives_the_agent,
+    nested_containers_share_what_mesos_has_them_share,
+};
 use serde_json::json;
 use support::{Context, cgroup_file, exists, on_image, scalar, stderr, stdout, until};
 use tepui_agent::containerizer::{Found, PrepareError, StartError};
@@ -56,6 +61,10 @@ fn main() -> ExitCode {
         unknown_containers_are_removed,
         the_shims_death_is_told,
         many_at_once,
+        nested_containers_share_what_mesos_has_them_share,
+        a_nested_containers_memory_is_its_own,
+        a_nested_container_needs_its_parent,
+        a_tree_outlives_the_agent,
     ];
     harness::run(tests, Context::new, Context::leftovers)
 }

@@ -120,6 +120,7 @@ impl Context {
             environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             user: None,
             sandbox,
+            holder: false,
         }
     }
 

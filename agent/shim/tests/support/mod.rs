@@ -61,6 +61,7 @@ impl Context {
             exec,
             first_process: FirstProcess::Init,
             cgroup_procs: Vec::new(),
+            shared_cgroups: false,
             oom_score_adj: None,
             privileges: Default::default(),
             hold: false,

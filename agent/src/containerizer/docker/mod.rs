@@ -262,8 +262,12 @@ impl Inner {
             (launch.container().cloned().unwrap_or_default(), launch.command().cloned().unwrap_or_default());
         let name = container.name();
         let (framework, kind, program) = match &launch.workload {
-            Workload::Task(key, _) => (&key.framework, "tepui.task_id", key.task.to_string()),
-            Workload::Executor(key, _) => (&key.framework, "tepui.executor_id", key.executor.to_string()),
+            Workload::Task(key, _) => (key.framework.as_str(), "tepui.task_id", key.task.to_string()),
+            Workload::Executor(key, _) => {
+                (key.framework.as_str(), "tepui.executor_id", key.executor.to_string())
+            }
+            // Refused before: see `composing`.
+            Workload::Call(_) => ("", "tepui.container_id", container.id.to_string()),
         };
         // The search path is the image's.
         let mut environment = launch.environment.clone();

@@ -81,6 +81,7 @@ mod tests {
             environment: vec![("PATH".to_owned(), "/agent".to_owned()), ("A".to_owned(), "agent".to_owned())],
             user: None,
             sandbox: PathBuf::from("/sandbox"),
+            holder: false,
         }
     }
 

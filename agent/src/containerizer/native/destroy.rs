@@ -20,20 +20,26 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 impl NativeContainerizer {
     /// Ends a container's processes, if there are any, and removes all of it but its sandbox. Ends a preparation or start
-    /// that is under way. For a container that is not known there is nothing to do.
+    /// that is under way. The containers nested in it go first. For a container that is not known there is nothing to do.
     ///
     /// # Errors
     /// When something of it is left. Nobody knows it any more, even so, until the agent starts anew.
     pub async fn destroy(&self, id: &ContainerId) -> Result<(), DestroyError> {
         let Some(container) = self.inner.get(id) else { return Ok(()) };
+        // From here on none can be nested in it: see `prepare`.
         container.doomed.send_replace(true);
+        let nested = self.inner.children(id);
+        let ends = nested.iter().map(|child| Box::pin(self.destroy(child)));
+        let mut left = Vec::new();
+        for ended in futures_util::future::join_all(ends).await {
+            left.extend(ended.err().map(|DestroyError(left)| left).into_iter().flatten());
+        }
         let _turn = container.turn.lock().await;
         let known = self.inner.get(id).is_some_and(|known| Arc::ptr_eq(&known, &container));
         if !known {
             // Somebody else destroyed it meanwhile.
-            return Ok(());
+            return if left.is_empty() { Ok(()) } else { Err(DestroyError(left)) };
         }
-        let mut left = Vec::new();
         if !end_processes(&container).await {
             left.push(Leftover::Processes);
         }

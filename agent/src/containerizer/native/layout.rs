@@ -5,6 +5,8 @@
 //! - `<work_dir>/containers/<id>`: what the container writes outside its sandbox. `tmp` is its private `/tmp` on the host's root
 //!   file system, `upper` and `work` are for the overlay on an image, `volumes/<n>` the same for a volume that is one.
 //!
+//! Those of a container with a parent are in `containers/<id>` of its parent's, so that whoever finds the parent finds all of its tree.
+//!
 //! Mounts exist only in the namespace of a shim. Both directories are removed from the host's namespace, after the shim has ended,
 //! by [`tepui_shim::remove_tree`].
 
@@ -17,6 +19,9 @@ use tepui_api::v1::ContainerId;
 use tepui_shim::{RemoveTreeError, files, remove_tree};
 
 use crate::sandbox::paths::is_component;
+
+/// Where, in a container's directories, those of its nested containers are.
+const NESTED: &str = "containers";
 
 /// Where all containers' directories are.
 #[derive(Debug, Clone)]
@@ -59,29 +64,63 @@ impl Layout {
         })
     }
 
-    /// The directories of a container; `None` if its id is no name for one.
+    /// The directories of a container; `None` if its id, or that of one above it, is no name for one.
     pub fn of(&self, id: &ContainerId) -> Option<Dirs> {
+        let (runtime, scratch) = match &id.parent {
+            None => (self.runtime.clone(), self.scratch.clone()),
+            Some(parent) => {
+                let parent = self.of(parent)?;
+                (parent.runtime.join(NESTED), parent.scratch.join(NESTED))
+            }
+        };
         let name = &id.value;
-        let named = id.parent.is_none() && is_component(name);
-        named.then(|| Dirs { runtime: self.runtime.join(name), scratch: self.scratch.join(name) })
+        is_component(name).then(|| Dirs { runtime: runtime.join(name), scratch: scratch.join(name) })
     }
 
-    /// All containers that have a directory.
-    pub fn list(&self) -> Result<BTreeSet<String>, At> {
-        let mut names = BTreeSet::new();
+    /// All containers that have a directory, parents before the containers nested in them.
+    pub fn list(&self) -> Result<BTreeSet<Listed>, At> {
+        let mut found = BTreeSet::new();
         for dir in [&self.runtime, &self.scratch] {
-            for entry in std::fs::read_dir(dir).map_err(at(dir))? {
-                let name = entry.map_err(at(dir))?.file_name();
-                names.extend(name.into_string().ok());
-            }
+            list(dir, &[], &mut found)?;
         }
-        Ok(names)
+        Ok(found)
     }
+}
+
+/// A container that has a directory, by its names from the outermost to its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Listed(Vec<String>);
+
+impl Listed {
+    /// Its id.
+    pub fn id(self) -> ContainerId {
+        let nested =
+            |parent: Option<ContainerId>, value| Some(ContainerId { value, parent: parent.map(Box::new) });
+        self.0.into_iter().fold(None, nested).unwrap_or_default()
+    }
+}
+
+fn list(dir: &Path, above: &[String], into: &mut BTreeSet<Listed>) -> Result<(), At> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(at(dir)(error)),
+    };
+    for entry in entries {
+        let Ok(name) = entry.map_err(at(dir))?.file_name().into_string() else { continue };
+        let mut names = above.to_vec();
+        let below = dir.join(&name).join(NESTED);
+        names.push(name);
+        list(&below, &names, into)?;
+        into.insert(Listed(names));
+    }
+    Ok(())
 }
 
 impl Dirs {
     /// Makes the container's runtime directory.
     pub fn make(&self) -> Result<(), At> {
+        make_parent(&self.runtime, 0o700)?;
         make(&self.runtime, 0o700)?;
         make(&self.runtime.join(files::ROOTFS), 0o700)
     }
@@ -93,6 +132,7 @@ impl Dirs {
 
     /// Makes its private `/tmp`.
     pub fn make_tmp(&self) -> Result<PathBuf, At> {
+        make_parent(&self.scratch, 0o711)?;
         make(&self.scratch, 0o711)?;
         let tmp = self.scratch.join("tmp");
         make(&tmp, 0o1777)?;
@@ -101,6 +141,7 @@ impl Dirs {
 
     /// Makes the upper and the work directory of its overlay.
     pub fn make_overlay(&self) -> Result<(PathBuf, PathBuf), At> {
+        make_parent(&self.scratch, 0o711)?;
         make(&self.scratch, 0o711)?;
         make_overlay(&self.scratch)
     }
@@ -120,6 +161,12 @@ impl Dirs {
     pub fn remove(&self) -> Vec<RemoveTreeError> {
         [&self.scratch, &self.runtime].into_iter().filter_map(|dir| remove_tree(dir).err()).collect()
     }
+}
+
+/// Makes the directory that a nested container's is in, and those above it; a container without a program has none of its own.
+fn make_parent(path: &Path, mode: u32) -> Result<(), At> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(parent).map_err(at(parent))
 }
 
 fn make_overlay(dir: &Path) -> Result<(PathBuf, PathBuf), At> {
@@ -150,7 +197,16 @@ mod tests {
         let tmp = dirs.make_tmp().unwrap();
         assert_eq!(tmp.metadata().unwrap().mode() & 0o7777, 0o1777);
         assert!(dirs.make().is_err(), "there is one already");
-        assert_eq!(layout.list().unwrap().into_iter().collect::<Vec<_>>(), ["c1"]);
+        let nested = |value, parent: &ContainerId| ContainerId {
+            parent: Some(Box::new(parent.clone())),
+            ..ContainerId::new(value)
+        };
+        let (top, child) = (ContainerId::new("c1"), nested("a", &ContainerId::new("c1")));
+        let grandchild = nested("b", &child);
+        layout.of(&child).unwrap().make().unwrap();
+        layout.of(&grandchild).unwrap().make_tmp().unwrap();
+        let listed: Vec<_> = layout.list().unwrap().into_iter().map(Listed::id).collect();
+        assert_eq!(listed, [top, child, grandchild]);
         assert!(dirs.remove().is_empty());
         assert!(layout.list().unwrap().is_empty());
         assert!(dirs.remove().is_empty(), "again is no error");
@@ -161,7 +217,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::make(&dir.path().join("run"), &dir.path().join("work")).unwrap();
         for id in ["", ".", "..", "a/b", "../etc"] {
+            let parent = Some(Box::new(ContainerId::new(id)));
             assert!(layout.of(&ContainerId::new(id)).is_none(), "{id}");
+            assert!(layout.of(&ContainerId { parent, ..ContainerId::new("c") }).is_none(), "{id}");
         }
     }
 }

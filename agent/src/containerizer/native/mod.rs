@@ -27,7 +27,7 @@ use tepui_api::resources::Resources;
 use tepui_api::v1::{ContainerId, ContainerStatus, ResourceStatistics};
 use tepui_images::{ImageStore, StoreOptions};
 use tepui_isolators::cgroups::Pressure;
-use tepui_isolators::{Composition, Custom, Limitation, Places};
+use tepui_isolators::{Composition, Custom, Isolator, Limitation, Places};
 use tepui_shim::{Secrets, SignalScope, Zygote};
 use tokio::sync::{mpsc, watch};
 
@@ -94,6 +94,8 @@ struct Inner {
 struct Container {
     /// As it was asked for.
     config: ContainerConfig,
+    /// The container that it is nested in.
+    parent: Option<Arc<Container>>,
     /// Its resources as last updated.
     amounts: Mutex<Amounts>,
     dirs: Dirs,
@@ -211,7 +213,7 @@ impl NativeContainerizer {
             ResourceStatistics { timestamp: now.as_secs_f64(), ..ResourceStatistics::default() };
         // Before, there is nothing to ask for, and an isolator may be busy for long with its preparation.
         let turn = if container.is_unborn() { None } else { Some(container.calls.lock().await) };
-        for isolator in turn.iter().flat_map(|_| &self.inner.composition.isolators) {
+        for isolator in turn.iter().flat_map(|_| self.inner.isolators(&container)) {
             if let Err(error) = isolator.usage(id, &mut statistics).await {
                 tracing::debug!(container = %id, isolator = isolator.name(), %error, "no usage is known");
             }
@@ -239,13 +241,9 @@ impl NativeContainerizer {
     /// When there is no such container.
     pub async fn status(&self, id: &ContainerId) -> Result<ContainerStatus, String> {
         let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
-        let pid = match *container.life.borrow() {
-            Life::Shimmed { pid } => pid,
-            Life::Unborn | Life::Prepared | Life::Over => None,
-        };
         let mut status = ContainerStatus {
             container_id: Some(id.clone()),
-            executor_pid: pid,
+            executor_pid: container.pid(),
             ..ContainerStatus::default()
         };
         if container.is_unborn() {
@@ -253,7 +251,9 @@ impl NativeContainerizer {
         }
         let _turn = container.calls.lock().await;
         for isolator in &self.inner.composition.isolators {
-            if let Err(error) = isolator.status(id, &mut status).await {
+            // That of the cgroups is the status of whose they are, as in Mesos.
+            let of = if is_of_cgroups(&**isolator) { container.cgroups_of().id() } else { id };
+            if let Err(error) = isolator.status(of, &mut status).await {
                 tracing::debug!(container = %id, isolator = isolator.name(), %error, "no status is known");
             }
         }
@@ -269,13 +269,31 @@ impl Inner {
     fn get(&self, id: &ContainerId) -> Option<Arc<Container>> {
         self.containers().get(id).cloned()
     }
+
+    /// The isolators that see to a container: those of cgroups have nothing to do for one that is in its parent's.
+    fn isolators(&self, container: &Container) -> impl DoubleEndedIterator<Item = &Arc<dyn Isolator>> {
+        let shares = container.config.shares_cgroups();
+        self.composition.isolators.iter().filter(move |isolator| !(shares && is_of_cgroups(&***isolator)))
+    }
+
+    /// The containers nested directly in one.
+    fn children(&self, parent: &ContainerId) -> Vec<ContainerId> {
+        let all = self.containers();
+        all.keys().filter(|id| id.parent.as_deref() == Some(parent)).cloned().collect()
+    }
+}
+
+/// Whether an isolator drives cgroups alone, by its name in Mesos.
+fn is_of_cgroups(isolator: &dyn Isolator) -> bool {
+    isolator.name() == "cgroups" || isolator.name().starts_with("cgroups/")
 }
 
 impl Container {
-    fn new(config: ContainerConfig, dirs: Dirs) -> Self {
+    fn new(config: ContainerConfig, parent: Option<Arc<Container>>, dirs: Dirs) -> Self {
         let amounts = Amounts { resources: config.resources.clone(), limits: config.limits.clone() };
         Self {
             config,
+            parent,
             amounts: Mutex::new(amounts),
             dirs,
             turn: tokio::sync::Mutex::default(),
@@ -290,6 +308,22 @@ impl Container {
 
     fn id(&self) -> &ContainerId {
         &self.config.container_id
+    }
+
+    /// The container whose cgroups its processes are in: itself, or one above.
+    fn cgroups_of(&self) -> &Container {
+        match &self.parent {
+            Some(parent) if self.config.shares_cgroups() => parent.cgroups_of(),
+            _ => self,
+        }
+    }
+
+    /// Its first process, if it runs.
+    fn pid(&self) -> Option<u32> {
+        match *self.life.borrow() {
+            Life::Shimmed { pid } => pid,
+            Life::Unborn | Life::Prepared | Life::Over => None,
+        }
     }
 
     /// Whether it is still being prepared.

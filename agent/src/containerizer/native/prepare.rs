@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use oci_spec::runtime::Spec;
 use tepui_api::v1::Image;
-use tepui_images::ImageConfig;
+use tepui_images::{ImageConfig, LaunchCommand};
 use tepui_isolators::Contribution;
 use tepui_shim::{BindMount, ExecPlan, LaunchPlan, RootFs, files};
 
@@ -21,10 +21,19 @@ impl NativeContainerizer {
     ///
     /// # Errors
     /// When the container cannot be had as it is asked for, or was destroyed meanwhile.
-    pub async fn prepare(&self, config: ContainerConfig) -> Result<(), PrepareError> {
+    pub async fn prepare(&self, mut config: ContainerConfig) -> Result<(), PrepareError> {
         let id = config.container_id.clone();
         let dirs = self.inner.layout.of(&id).ok_or_else(|| PrepareError::Id(id.to_string()))?;
-        let container = Arc::new(Container::new(config, dirs));
+        let parent = match &id.parent {
+            None => None,
+            Some(parent) => {
+                Some(self.inner.get(parent).ok_or_else(|| PrepareError::NoParent(parent.to_string()))?)
+            }
+        };
+        if let Some(parent) = &parent {
+            config.user = config.user.or_else(|| parent.config.user.clone());
+        }
+        let container = Arc::new(Container::new(config, parent, dirs));
         // Before anybody else can see it.
         let _turn = container.turn.lock().await;
         let clash = match self.inner.containers().entry(id.clone()) {
@@ -36,6 +45,12 @@ impl NativeContainerizer {
         };
         if clash {
             return Err(PrepareError::Exists(id.to_string()));
+        }
+        // After it can be seen: whoever destroys its parent either finds it, or is seen here.
+        if let Some(parent) = &container.parent
+            && *parent.doomed.borrow()
+        {
+            return Err(PrepareError::ParentEnding(parent.id().to_string()));
         }
         self.inner.prepare(&container).await
     }
@@ -85,11 +100,17 @@ impl Inner {
         let mut contribution = Contribution { spec, ..Contribution::default() };
         let context = container.context();
         let _turn = container.calls.lock().await;
-        for isolator in &self.composition.isolators {
+        for isolator in self.isolators(container) {
             isolator
                 .prepare(&context, &mut contribution)
                 .await
                 .map_err(|source| PrepareError::Isolator { name: isolator.name().to_owned(), source })?;
+        }
+        if container.config.shares_cgroups()
+            && let Some(cgroups) = &self.composition.cgroups
+        {
+            let files = cgroups.attach_files(container.cgroups_of().id());
+            contribution.cgroup_procs.extend(files.map_err(|error| PrepareError::Spec(error.to_string()))?);
         }
         Ok(contribution)
     }
@@ -114,7 +135,11 @@ impl Plan {
         let image_config: Option<&ImageConfig> =
             self.image.as_ref().filter(|_| self.image_decides).map(|image| &image.image.config);
         let user = user::find(config.user.as_deref(), self.image.as_ref().map(|image| &image.root))?;
-        let program = command::program(config, image_config)?;
+        let program = match config.holder {
+            true => None,
+            false => Some(command::program(config, image_config)?),
+        };
+        let program = program.unwrap_or(LaunchCommand { path: String::new(), argv: Vec::new() });
         let directory = command::directory(config, image_config, &self.sandbox_directory);
         let environment =
             command::environment(config, image_config, &self.contribution.environment, &directory);
@@ -122,6 +147,7 @@ impl Plan {
 
         dirs.make().map_err(io)?;
         let (rootfs, mut mounts) = match &self.image {
+            None if config.holder => (RootFs::Host, Vec::new()),
             None => (RootFs::Host, spec::host_mounts(config, dirs.make_tmp().map_err(io)?)),
             Some(image) => {
                 let (upper, work) = dirs.make_overlay().map_err(io)?;
@@ -147,7 +173,7 @@ impl Plan {
         *self.container.secrets() = secrets;
         let mut spec = self.contribution.spec;
         let plan = LaunchPlan {
-            container_id: config.container_id.value.clone(),
+            container_id: plain(&config.container_id.value),
             rootfs,
             device_mounts: spec::device_mounts(&spec, &mounts),
             mounts,
@@ -157,8 +183,9 @@ impl Plan {
             stderr: config.sandbox.join("stderr"),
             stdio_owner: (user.uid, user.gid),
             exec: ExecPlan { path: program.path, argv: program.argv.clone() },
-            first_process: spec::first_process(&spec),
+            first_process: spec::first_process(&spec, config),
             cgroup_procs: self.contribution.cgroup_procs.clone(),
+            shared_cgroups: config.shares_cgroups(),
             oom_score_adj: self.contribution.oom_score_adj,
             privileges: privileges::take(&mut spec)?,
             hold: true,
@@ -168,6 +195,11 @@ impl Plan {
         spec::complete(&mut spec, process).map_err(|error| PrepareError::Spec(error.to_string()))?;
         save(&spec, &dirs.runtime, config)
     }
+}
+
+/// An id as `libcontainer` takes it. It knows of no other container.
+fn plain(id: &str) -> String {
+    id.chars().map(|c| if c.is_ascii_alphanumeric() || "_+-.".contains(c) { c } else { '_' }).collect()
 }
 
 fn save(spec: &Spec, runtime: &Path, config: &ContainerConfig) -> Result<(), PrepareError> {

@@ -15,8 +15,9 @@ use tepui_shim::{ExitRecord, Liveness, Outcome, SignalScope, State, connect, fil
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::layout::Listed;
 use super::shim::{Connection, Watch};
-use super::{Container, Inner, Life, NativeContainerizer, destroy};
+use super::{Container, Inner, Life, NativeContainerizer, destroy, is_of_cgroups};
 use crate::containerizer::config::ContainerConfig;
 use crate::containerizer::error::{Leftover, RecoverError};
 
@@ -67,13 +68,9 @@ impl NativeContainerizer {
         &self,
         known: Vec<ContainerConfig>,
     ) -> Result<HashMap<ContainerId, Found>, RecoverError> {
-        // An id without directories was refused at its preparation.
-        let containers = known.into_iter().filter_map(|config| {
-            let dirs = self.inner.layout.of(&config.container_id)?;
-            Some(Arc::new(Container::new(config, dirs)))
-        });
+        let containers = self.inner.containers_of(known);
         let patience = self.inner.settings.shim_patience;
-        let looks = containers.map(|container| async move {
+        let looks = containers.into_iter().map(|container| async move {
             let trace = trace(&container.dirs.runtime, patience).await?;
             container.recall();
             Ok::<_, RecoverError>((container, trace))
@@ -81,12 +78,16 @@ impl NativeContainerizer {
         let traces: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
         let orphans = self.inner.end_orphans(&traces).await?;
         self.inner.recover_isolators(&traces, &orphans).await?;
-        let removals = stream::iter(&orphans).for_each_concurrent(AT_ONCE, |orphan| async move {
-            let mut left = Vec::new();
-            self.inner.clean_up(orphan, &mut left).await;
-            left.iter().for_each(|error| report(orphan, error));
-        });
-        removals.await;
+        let deepest = orphans.iter().map(|orphan| depth(orphan.id())).max().unwrap_or_default();
+        for level in (0..=deepest).rev() {
+            let level = orphans.iter().filter(|orphan| depth(orphan.id()) == level);
+            let removals = stream::iter(level).for_each_concurrent(AT_ONCE, |orphan| async move {
+                let mut left = Vec::new();
+                self.inner.clean_up(orphan, &mut left).await;
+                left.iter().for_each(|error| report(orphan, error));
+            });
+            removals.await;
+        }
         let mut found = HashMap::new();
         for (container, trace) in traces {
             let id = container.id().clone();
@@ -105,7 +106,35 @@ fn report(orphan: &Container, error: &Leftover) {
     tracing::error!(container = %orphan.id(), %error, "not all of an unknown container could be removed");
 }
 
+/// How many containers are above one.
+fn depth(id: &ContainerId) -> usize {
+    std::iter::successors(id.parent.as_deref(), |id| id.parent.as_deref()).count()
+}
+
 impl Inner {
+    /// The containers of these, each after its parent. One whose parent is not known is not known either.
+    fn containers_of(&self, mut known: Vec<ContainerConfig>) -> Vec<Arc<Container>> {
+        known.sort_by_key(|config| depth(&config.container_id));
+        let mut made: HashMap<ContainerId, Arc<Container>> = HashMap::with_capacity(known.len());
+        let mut all = Vec::with_capacity(known.len());
+        for config in known {
+            let id = config.container_id.clone();
+            // An id without directories was refused at its preparation.
+            let Some(dirs) = self.layout.of(&id) else { continue };
+            let parent = match &id.parent {
+                None => None,
+                Some(parent) => match made.get(&**parent) {
+                    Some(parent) => Some(Arc::clone(parent)),
+                    None => continue,
+                },
+            };
+            let container = Arc::new(Container::new(config, parent, dirs));
+            made.insert(id, Arc::clone(&container));
+            all.push(container);
+        }
+        all
+    }
+
     async fn take_over(self: &Arc<Self>, container: Arc<Container>, trace: Trace) -> Found {
         match trace {
             Trace::Running { pid, connection } => {
@@ -136,11 +165,11 @@ impl Inner {
     ) -> Result<Vec<Arc<Container>>, RecoverError> {
         let names = self.layout.list().map_err(|(path, source)| RecoverError::Io { path, source })?;
         let known: HashSet<&ContainerId> = known.iter().map(|(container, _)| container.id()).collect();
-        let unknown = names.into_iter().map(ContainerId::new).filter(|id| !known.contains(id));
+        let unknown = names.into_iter().map(Listed::id).filter(|id| !known.contains(id));
         let ends = unknown.filter_map(|id| Some((self.layout.of(&id)?, id))).map(|(dirs, id)| async move {
             tracing::info!(container = %id, "removing a container that nobody knows");
             self.end_orphan(&dirs.runtime).await?;
-            Ok(Arc::new(Container::new(ContainerConfig::of_orphan(id), dirs)))
+            Ok(Arc::new(Container::new(ContainerConfig::of_orphan(id), None, dirs)))
         });
         stream::iter(ends).buffer_unordered(AT_ONCE).try_collect().await
     }
@@ -174,10 +203,15 @@ impl Inner {
             })
             .map(|(container, pid)| Recovered { context: container.context(), pid })
             .collect();
+        let shared: HashSet<&ContainerId> =
+            known.iter().filter(|(one, _)| one.config.shares_cgroups()).map(|(one, _)| one.id()).collect();
         let orphans: Vec<ContainerId> = orphans.iter().map(|orphan| orphan.id().clone()).collect();
+        let with_cgroups: Vec<Recovered> =
+            recovered.iter().filter(|one| !shared.contains(&one.context.container_id)).cloned().collect();
         for isolator in &self.composition.isolators {
+            let recovered = if is_of_cgroups(&**isolator) { &with_cgroups } else { &recovered };
             isolator
-                .recover(&recovered, &orphans)
+                .recover(recovered, &orphans)
                 .await
                 .map_err(|source| RecoverError::Isolator { name: isolator.name().to_owned(), source })?;
         }

@@ -148,6 +148,13 @@ impl Watch {
             connection.requests.close().await;
             return;
         }
+        // Its namespaces were found by a process id, which tells of the parent only as long as that lives.
+        let orphaned = self.container.parent.as_ref().filter(|parent| parent.pid().is_none());
+        if let Some(parent) = orphaned {
+            self.tell(Err(StartError::ParentDead(parent.id().to_string())));
+            connection.requests.close().await;
+            return;
+        }
         if let Err(error) = self.isolate(pid.unsigned_abs()).await {
             self.tell(Err(error));
             // The shim ends the container when its last peer is gone.
@@ -161,7 +168,7 @@ impl Watch {
 
     async fn isolate(&self, pid: u32) -> Result<(), StartError> {
         let _turn = self.container.calls.lock().await;
-        for isolator in &self.inner.composition.isolators {
+        for isolator in self.inner.isolators(&self.container) {
             let isolated = isolator.isolate(self.container.id(), pid).await;
             isolated.map_err(|source| StartError::Isolator { name: isolator.name().to_owned(), source })?;
         }
@@ -237,7 +244,7 @@ impl Inner {
         let status = status.unwrap_or(libc::SIGKILL);
         let mut found = None;
         let _turn = container.calls.lock().await;
-        for isolator in &self.composition.isolators {
+        for isolator in self.isolators(container) {
             match isolator.exited(container.id(), status).await {
                 Ok(limitation) => found = found.or(limitation),
                 Err(error) => {

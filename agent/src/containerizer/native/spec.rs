@@ -11,6 +11,7 @@
 //! | `/etc/resolv.conf`, `hosts`, `hostname` | the host's | the host's, read-only |
 //!
 //! Namespaces for mounts, processes, System V IPC and host names are always the container's own, unless an isolator decides otherwise.
+//! A container with a parent has only the first two of its own, and shares the others, and the network, with its parent ([`join`]).
 //! Capabilities are those of the user: all of root's, as in Mesos without `linux/capabilities`.
 
 use std::path::{Path, PathBuf};
@@ -45,14 +46,17 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 
 /// What every container begins with.
 pub(super) fn base(config: &ContainerConfig) -> Result<Spec, OciSpecError> {
-    let namespaces = [
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Pid,
-        LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Uts,
-    ]
-    .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build());
-    let namespaces = namespaces.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let own: &[LinuxNamespaceType] = match config.container_id.parent {
+        None => &[
+            LinuxNamespaceType::Mount,
+            LinuxNamespaceType::Pid,
+            LinuxNamespaceType::Ipc,
+            LinuxNamespaceType::Uts,
+        ],
+        Some(_) => &[LinuxNamespaceType::Mount, LinuxNamespaceType::Pid],
+    };
+    let namespaces = own.iter().map(|kind| LinuxNamespaceBuilder::default().typ(*kind).build());
+    let namespaces = namespaces.collect::<Result<Vec<_>, _>>()?;
     let mut linux = LinuxBuilder::default().namespaces(namespaces).cgroups_path(LIBCONTAINER_PATH).build()?;
     // The builder's defaults hide parts of /proc for everybody.
     let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
@@ -131,8 +135,34 @@ pub(super) fn complete(spec: &mut Spec, process: Process<'_>) -> Result<(), OciS
     Ok(())
 }
 
+/// Has a container enter those namespaces of its parent's first process that it has none of its own of, and that are not the agent's own
+/// anyway. Blocks on the kernel.
+pub(super) fn join(spec: &mut Spec, parent: u32) -> std::io::Result<()> {
+    let kinds = [
+        (LinuxNamespaceType::Network, "net"),
+        (LinuxNamespaceType::Ipc, "ipc"),
+        (LinuxNamespaceType::Uts, "uts"),
+        (LinuxNamespaceType::Pid, "pid"),
+    ];
+    for (kind, name) in kinds {
+        let theirs = PathBuf::from(format!("/proc/{parent}/ns/{name}"));
+        if has(spec, kind) || theirs.read_link()? == Path::new("/proc/self/ns").join(name).read_link()? {
+            continue;
+        }
+        let namespace = LinuxNamespaceBuilder::default().typ(kind).path(theirs).build();
+        let namespace = namespace.map_err(std::io::Error::other)?;
+        if let Some(all) = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut()) {
+            all.push(namespace);
+        }
+    }
+    Ok(())
+}
+
 /// What the first process is to be: without a PID namespace, nobody needs an init.
-pub(super) fn first_process(spec: &Spec) -> FirstProcess {
+pub(super) fn first_process(spec: &Spec, config: &ContainerConfig) -> FirstProcess {
+    if config.holder {
+        return FirstProcess::Holder;
+    }
     if has(spec, LinuxNamespaceType::Pid) { FirstProcess::Init } else { FirstProcess::Program }
 }
 

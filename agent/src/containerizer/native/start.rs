@@ -1,16 +1,18 @@
 //! Starting a container that was prepared.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oci_spec::runtime::Spec;
 use tepui_api::v1::ContainerId;
-use tepui_shim::shim_lives;
+use tepui_shim::{files, shim_lives};
 use tokio::sync::oneshot;
 
 use super::destroy::end_leftovers;
 use super::shim::{Connection, Watch};
-use super::{Container, Inner, Life, NativeContainerizer};
+use super::{Container, Inner, Life, NativeContainerizer, spec};
 use crate::containerizer::error::StartError;
 
 /// No container takes that long unless something is broken.
@@ -41,6 +43,12 @@ impl NativeContainerizer {
 
 impl Inner {
     async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<u32, StartError> {
+        if let Some(parent) = &container.parent {
+            let dead = || StartError::ParentDead(parent.id().to_string());
+            let (pid, runtime) = (parent.pid().ok_or_else(dead)?, container.dirs.runtime.clone());
+            let joined = tokio::task::spawn_blocking(move || join(&runtime, pid)).await;
+            joined.map_err(io::Error::other).flatten().map_err(StartError::Join)?;
+        }
         let secrets = std::mem::take(&mut *container.secrets());
         let stream = self.zygote.launch_with(&container.dirs.runtime, &secrets)?;
         drop(secrets);
@@ -65,6 +73,14 @@ impl Inner {
             () = tokio::time::sleep(LONGEST) => Err(StartError::TimedOut(LONGEST)),
         }
     }
+}
+
+/// Writes into a container's runtime spec which namespaces it shares with the parent that has this first process.
+fn join(runtime: &Path, parent: u32) -> io::Result<()> {
+    let path = runtime.join(files::CONFIG);
+    let mut written: Spec = serde_json::from_slice(&std::fs::read(&path)?)?;
+    spec::join(&mut written, parent)?;
+    std::fs::write(&path, serde_json::to_vec(&written)?)
 }
 
 /// Waits until a launch is without a shim, and ends what that left.

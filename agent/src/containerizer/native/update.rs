@@ -89,7 +89,7 @@ impl Inner {
 
     /// Tells all isolators, or, if one fails, those that were told what was before.
     async fn tell(&self, container: &Container, amounts: &Amounts) -> Result<(), UpdateError> {
-        let isolators = &self.composition.isolators;
+        let isolators: Vec<_> = self.isolators(container).collect();
         let (id, requests) = (container.id(), Resources::from_wire_lossy(&amounts.resources));
         for (index, isolator) in isolators.iter().enumerate() {
             let Err(source) = isolator.update(id, &requests, &amounts.limits).await else { continue };

@@ -185,7 +185,10 @@ impl Inner {
     }
 
     fn prepare(&self, context: &ContainerContext, contribution: &mut Contribution) -> Result<(), String> {
-        let Some(mut checkpoint) = plan::plan(context, &self.settings)? else { return Ok(()) };
+        let Some(mut checkpoint) = plan::plan(context, &self.settings)? else {
+            self.share(context, contribution);
+            return Ok(());
+        };
         let directory = self.directory(&context.container_id);
         if checkpoint.rates.egress.is_some() {
             for attachment in checkpoint.attachments.iter_mut().filter(|one| !one.limited_by_plugin) {
@@ -207,6 +210,17 @@ impl Inner {
         contribution.environment.insert("LIBPROCESS_IP".to_owned(), "0.0.0.0".to_owned());
         self.containers.insert(&context.container_id, Arc::new(Attached::new(directory, checkpoint, None)));
         Ok(())
+    }
+
+    /// A nested container without networks of its own is in those of the nearest above that has some, and sees that one's files.
+    fn share(&self, context: &ContainerContext, contribution: &mut Contribution) {
+        let above = std::iter::successors(context.container_id.parent.as_deref(), |id| id.parent.as_deref());
+        let find = |id: &ContainerId| self.containers.with(id, |attached| attached.directory.clone()).ok();
+        let Some(directory) = above.into_iter().find_map(find) else { return };
+        for (source, target) in files::mounts(&directory, context.has_rootfs) {
+            contribution.mounts.push(BindMount { source, target, recursive: false, read_only: false });
+        }
+        contribution.environment.insert("LIBPROCESS_IP".to_owned(), "0.0.0.0".to_owned());
     }
 
     async fn isolate(&self, id: &ContainerId, pid: u32) -> Result<(), IsolatorError> {
