@@ -60,6 +60,12 @@ impl RootFs {
         Ok(Self { lower })
     }
 
+    /// One that was stacked before, topmost first. `None` without any.
+    #[must_use]
+    pub fn of_directories(lower: Vec<PathBuf>) -> Option<Self> {
+        (!lower.is_empty()).then_some(Self { lower })
+    }
+
     /// The lower directories, topmost first as overlayfs wants them. Never empty.
     ///
     /// With `fsconfig`, each can be given by itself as `lowerdir+` (Linux 6.5), without escaping or limits of length.

@@ -19,7 +19,7 @@ use nix::unistd::{ForkResult, Pid, execvpe, fork, setsid};
 
 use crate::plan::{ExecPlan, FirstProcess};
 use crate::privileges::Privileges;
-use crate::sys;
+use crate::{sys, terminal};
 
 /// What Mesos' containerizer exits with when it cannot execute a task's command (`EXIT_FAILURE`).
 const CANNOT_EXECUTE: i32 = 1;
@@ -37,6 +37,21 @@ pub(crate) struct Program {
     pub(crate) secrets: Vec<(String, Vec<u8>)>,
     /// Whether the working directory may have been covered by a volume since it was entered.
     pub(crate) enter_again: bool,
+    /// What it reads.
+    pub(crate) input: Input,
+    /// Whether a minimal init stays when the program has ended, to hold together what that has left until it is killed.
+    pub(crate) lingers: bool,
+}
+
+/// What a program reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// Nothing.
+    Null,
+    /// The standard input that this process has.
+    Given,
+    /// The same, which is a terminal that shall control the program's session.
+    Terminal,
 }
 
 impl Executor for Program {
@@ -98,12 +113,27 @@ impl Program {
         open.chain(secret).collect()
     }
 
+    /// As a minimal init beside the container's own. Returns this process' exit code.
+    pub(crate) fn keep(&self, environment: &[String], directory: &Path) -> i32 {
+        self.be_init(&Start { environment: self.environment(environment), directory: Some(directory) })
+    }
+
     /// Replaces this process by the program. Returns an exit code if that is not possible.
     fn become_program(&self, start: &Start<'_>) -> i32 {
         sys::default_signals();
-        // The one opened before the container's /dev was in its place may come from another file system.
-        if let Ok(null) = File::open("/dev/null") {
-            let _ = sys::redirect(&null, 0);
+        match self.input {
+            // The one opened before the container's /dev was in its place may come from another file system.
+            Input::Null => {
+                if let Ok(null) = File::open("/dev/null") {
+                    let _ = sys::redirect(&null, 0);
+                }
+            }
+            Input::Given => {}
+            Input::Terminal => {
+                if let Err(error) = terminal::take_control() {
+                    return self.cannot("give a terminal to", &error.to_string());
+                }
+            }
         }
         if let Some(directory) = start.directory
             && let Err(error) = std::env::set_current_dir(directory)
@@ -115,7 +145,7 @@ impl Program {
     }
 
     /// Says so on the program's standard error. Returns an exit code.
-    fn cannot(&self, what: &str, why: &str) -> i32 {
+    pub(crate) fn cannot(&self, what: &str, why: &str) -> i32 {
         let _ = writeln!(io::stderr(), "Failed to {what} '{}': {why}", self.exec.path);
         CANNOT_EXECUTE
     }
@@ -137,7 +167,9 @@ impl Program {
 
     /// Runs the program as a child, reaps orphans, passes signals on, reports the program's status. Returns this process' exit code.
     fn be_init(&self, start: &Start<'_>) -> i32 {
-        let _ = nix::sys::prctl::set_name(c"tepui-init");
+        if !self.lingers {
+            let _ = nix::sys::prctl::set_name(c"tepui-init");
+        }
         // Blocked signals are taken up by `wait` below; unblocked ones the kernel would withhold from a namespace's first process.
         let all = SigSet::all();
         let mut before = SigSet::empty();
@@ -180,7 +212,9 @@ impl Program {
                 // SAFETY: the shim made this descriptor for us before the container was created.
                 let pipe = unsafe { BorrowedFd::borrow_raw(self.status_fd) };
                 let _ = nix::unistd::write(pipe, &status.to_ne_bytes());
-                return 0;
+                if !self.lingers {
+                    return 0;
+                }
             }
         }
     }

@@ -14,6 +14,7 @@
 //!    A container without a program has a process that only waits (`holder`).
 //! 4. The shim serves its peers (`serve`): each line is a JSON [`Request`] or [`Event`] (`protocol`). Peers come
 //!    and go; an agent that restarts finds the shim again by `shim.sock` ([`connect`]).
+//!    They may have programs run in the container beside its own (`inside`), on a terminal if they like (`terminal`); [`enter`] is how they ask.
 //! 5. When the container's first process has ended, its status is written to `exit.json` (`exit`), then
 //!    announced, and the shim ends. Its mount namespace goes with it, so no mount can be left over.
 //!
@@ -26,10 +27,13 @@
 #![allow(unsafe_code)]
 
 mod cgroup;
+mod enter;
 mod executor;
 mod exit;
 mod floor;
+mod handover;
 mod holder;
+mod inside;
 mod liveness;
 mod log;
 mod plan;
@@ -41,12 +45,15 @@ mod rootfs;
 mod serve;
 mod shim;
 mod sys;
+mod terminal;
 mod volumes;
 mod zygote;
 
 pub use cgroup::LIBCONTAINER_PATH;
+pub use enter::{EnterError, Entered, enter};
 pub use exit::{ExitRecord, Outcome, Usage};
 pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root, renew_bare_root};
+pub use inside::{Exec, ExecStdio, ExecUser};
 pub use liveness::{Liveness, LivenessError, holders, shim_lives};
 pub use plan::{
     BindMount, ExecPlan, FirstProcess, LaunchPlan, PlanError, RootFs, Secrets, VolumePlan, VolumeSource,
@@ -55,4 +62,5 @@ pub use plan::{
 pub use privileges::{CapabilitySets, Filter, INIT_CALLS, Privileges};
 pub use protocol::{Event, ProtocolError, Request, SignalScope, State, connect, decode_line, encode_line};
 pub use remove::{RemoveTreeError, remove_tree};
+pub use terminal::{WindowSize, set_size};
 pub use zygote::{Zygote, ZygoteError};

@@ -188,6 +188,13 @@ impl Privileges {
     }
 }
 
+/// Makes all permitted capabilities effective, as a change of the user takes them away.
+pub(crate) fn regain() -> Result<(), Errno> {
+    let mut own = capget()?;
+    own.effective = own.permitted;
+    capset(own)
+}
+
 fn no_new_privileges() -> Result<(), PrivilegeError> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(PrivilegeError::NoNewPrivileges)?;
     Ok(())

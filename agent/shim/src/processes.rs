@@ -26,7 +26,8 @@ impl Processes {
         Self { init, first: plan.first_process, cgroup_procs: own.cloned() }
     }
 
-    pub(crate) fn signal(&self, number: i32, scope: SignalScope) -> io::Result<()> {
+    /// Sends a signal to all that `scope` means, `except` for those that pass signals on to one that gets it in any case.
+    pub(crate) fn signal(&self, number: i32, scope: SignalScope, except: &[Pid]) -> io::Result<()> {
         // The end of a PID namespace's first process is the end of all in it.
         let first_suffices = self.first == FirstProcess::Init && number == libc::SIGKILL;
         if scope == SignalScope::Program || first_suffices || self.first == FirstProcess::Holder {
@@ -34,6 +35,7 @@ impl Processes {
         }
         let passes_on = self.first == FirstProcess::Init;
         let others = self.list()?.into_iter().filter(|pid| !(passes_on && *pid == self.init));
+        let others = others.filter(|pid| number == libc::SIGKILL || !except.contains(pid));
         others.map(|pid| send(pid, number)).filter(|sent| !is_gone(sent)).collect()
     }
 
@@ -85,10 +87,39 @@ fn in_namespace_of(init: Pid) -> io::Result<Vec<Pid>> {
     Ok(everybody()?.into_iter().filter(|pid| namespace(*pid).is_ok_and(|found| found == wanted)).collect())
 }
 
+/// A process' children, theirs, and so on.
+///
+/// By a file that only some kernels have (`CONFIG_PROC_CHILDREN`), as the search through all processes takes milliseconds on a busy machine.
+pub(crate) fn below(process: Pid) -> Vec<Pid> {
+    let own = Pid::this();
+    if !PathBuf::from(format!("/proc/{own}/task/{own}/children")).exists() {
+        return family(process).unwrap_or_default();
+    }
+    let mut found = children(process);
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        found.extend(children(*pid));
+        next += 1;
+    }
+    found
+}
+
+fn children(process: Pid) -> Vec<Pid> {
+    // Each thread has its own.
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| pids(list.split_whitespace()).collect::<Vec<_>>()).collect()
+}
+
 /// This process' children, theirs, and so on.
 fn descendants() -> io::Result<Vec<Pid>> {
+    family(Pid::this())
+}
+
+/// The same of any process, by a search through all.
+fn family(first: Pid) -> io::Result<Vec<Pid>> {
     let parents: Vec<_> = everybody()?.into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect();
-    let mut family = HashSet::from([Pid::this()]);
+    let mut family = HashSet::from([first]);
     loop {
         let before = family.len();
         family.extend(
@@ -99,7 +130,7 @@ fn descendants() -> io::Result<Vec<Pid>> {
                 .collect::<Vec<_>>(),
         );
         if family.len() == before {
-            family.remove(&Pid::this());
+            family.remove(&first);
             return Ok(family.into_iter().collect());
         }
     }
@@ -116,7 +147,7 @@ fn is_gone(sent: &io::Result<()>) -> bool {
     sent.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
 }
 
-fn send(pid: Pid, number: i32) -> io::Result<()> {
+pub(crate) fn send(pid: Pid, number: i32) -> io::Result<()> {
     // SAFETY: takes integers only. Not `nix`'s, which has no real-time signals. The process is our unreaped child, or was just seen in the container.
     Errno::result(unsafe { libc::kill(pid.as_raw(), number) })?;
     Ok(())

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::ExitRecord;
+use crate::inside::Exec;
 use crate::plan::files;
 
 /// What a peer may ask.
@@ -27,6 +28,15 @@ pub enum Request {
     },
     /// Starts the container that was created and is held ([`crate::LaunchPlan::hold`]).
     Start,
+    /// Runs a program in the container; answered by [`Event::ExecStarted`] or [`Event::Refused`], and [`Event::ExecEnded`] later.
+    /// One a connection; when that closes, the program ends with all that it has left.
+    Exec(Exec),
+    /// Sends a signal to the program that this connection has asked for; SIGKILL ends all that it has left, too. Answered by [`Event::Signalled`] or
+    /// [`Event::Refused`].
+    SignalExec {
+        /// The signal's number.
+        number: i32,
+    },
     /// Asks for a sign of life; answered by [`Event::Pong`].
     Ping,
 }
@@ -53,6 +63,16 @@ pub enum Event {
     Refused {
         /// Why.
         message: String,
+    },
+    /// A program runs in the container. The other end of its terminal comes along, if it has one. Told only to the peer that asked for it.
+    ExecStarted {
+        /// The parent of its first process, as the host sees it.
+        pid: i32,
+    },
+    /// It has ended, and with it all that it has left.
+    ExecEnded {
+        /// The status as `wait(2)` encodes it.
+        status: i32,
     },
     /// The shim is alive.
     Pong,

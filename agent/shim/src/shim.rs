@@ -16,8 +16,9 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, setgroups, setsid};
 
-use crate::executor::Program;
+use crate::executor::{Input, Program};
 use crate::exit::{ExitRecord, Outcome, Usage};
+use crate::inside::Grounds;
 use crate::liveness::SHIM;
 use crate::plan::{FirstProcess, LaunchPlan, RootFs, Secrets, files};
 use crate::processes::Processes;
@@ -94,6 +95,7 @@ fn look_after(dir: &Path, server: &mut Server, secrets: Option<File>) -> Result<
         Some(file) => serde_json::from_reader(io::BufReader::new(file)).map_err(at("secrets"))?,
         None => Secrets::default(),
     };
+    let variables = secrets.environment.clone();
     let mut created = create(dir, &plan, secrets)?;
     let init = created.init;
     if plan.hold {
@@ -112,7 +114,8 @@ fn look_after(dir: &Path, server: &mut Server, secrets: Option<File>) -> Result<
     let processes = Processes::new(init, &plan);
     server.announce(State::Started { pid: init.as_raw() });
     sys::trim_heap();
-    server.run_until_exit(init, &processes).map_err(at("serve"))?;
+    let grounds = Grounds { init, plan: &plan, secrets: &variables };
+    server.run_until_exit(&grounds, &processes).map_err(at("serve"))?;
     let (own, usage) = sys::wait4(init).map_err(at("wait"))?;
     if plan.first_process == FirstProcess::Program {
         processes.end_the_rest();
@@ -201,6 +204,8 @@ fn call_libcontainer(
         status_fd: report.as_raw_fd(),
         secrets,
         enter_again: !plan.volumes.is_empty(),
+        input: Input::Null,
+        lingers: false,
     };
     let container = ContainerBuilder::new(plan.container_id.clone(), SyscallType::default())
         .with_root_path(dir.join(files::STATE))
@@ -229,7 +234,7 @@ fn call_libcontainer(
     Ok((container, Pid::from_raw(init.as_raw())))
 }
 
-fn open_output(path: &Path, (uid, gid): (u32, u32)) -> io::Result<File> {
+pub(crate) fn open_output(path: &Path, (uid, gid): (u32, u32)) -> io::Result<File> {
     // Not through a link: the directory, or one above it that holds a parent's sandbox, may belong to the user whose program
     // this is, and we are root.
     let open = |create: bool| {
@@ -253,7 +258,7 @@ fn open_output(path: &Path, (uid, gid): (u32, u32)) -> io::Result<File> {
 }
 
 /// The program's status, if a minimal init has reported it. Without one, or if that was killed, nothing was written.
-fn reported(pipe: &PipeReader) -> Option<i32> {
+pub(crate) fn reported(pipe: &PipeReader) -> Option<i32> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     // A process that outlived its container's first could hold the other end for ever.
     fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;

@@ -38,6 +38,28 @@ pub(crate) fn wait4(pid: Pid) -> io::Result<(i32, Usage)> {
     Ok((status, usage))
 }
 
+/// As `waitpid(2)` that does not wait: the raw status of a child that has ended. One that is no child has ended, nobody knows how.
+pub(crate) fn wait_if_ended(pid: Pid) -> Option<i32> {
+    let mut status = 0;
+    // SAFETY: the pointer is to a live local variable.
+    match Errno::result(unsafe { libc::waitpid(pid.as_raw(), &mut status, libc::WNOHANG) }) {
+        Ok(0) | Err(Errno::EINTR) => None,
+        Ok(_) => Some(status),
+        Err(_) => Some(libc::SIGKILL),
+    }
+}
+
+/// Forks a child whose parent is this process' parent.
+///
+/// # Safety
+/// This process must have one thread.
+pub(crate) unsafe fn fork_sibling() -> libc::c_long {
+    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    let none: libc::c_long = 0;
+    // SAFETY: neither memory nor a stack is shared, so that the child goes on as after fork; all pointers are absent.
+    unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) }
+}
+
 /// Closes every descriptor from 3 up, except those in `keep`.
 ///
 /// For a process that was just forked and will not touch the objects that owned them.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "containers/inside.rs"]
+mod inside;
 mod support;
 
 use std::fs;
@@ -9,6 +11,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use inside::{
+    a_program_inside_ends_with_all_that_it_has_left,
+    a_program_inside_ends_with_its_peer_and_with_the_container, a_program_inside_has_a_terminal,
+    programs_run_inside, programs_run_inside_as_the_container_has_it, what_cannot_run_inside_is_told,
+};
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType as Kind, MountBuilder};
 use support::{Context, Peer, exists, exited, harness, killed, spec, wait_until};
 use tepui_shim::{
@@ -39,6 +46,12 @@ fn main() -> ExitCode {
         the_host_devices_stay_as_they_are,
         cgroups_are_entered_and_no_others,
         a_second_shim_is_refused,
+        programs_run_inside,
+        programs_run_inside_as_the_container_has_it,
+        a_program_inside_ends_with_all_that_it_has_left,
+        a_program_inside_ends_with_its_peer_and_with_the_container,
+        a_program_inside_has_a_terminal,
+        what_cannot_run_inside_is_told,
     ];
     harness::run(tests, Context::new, Context::leftovers)
 }

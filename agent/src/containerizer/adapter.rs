@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{ContainerConfig, Exited, Found, NativeContainerizer, PrepareError, StartError};
 use crate::core::{self, ContainerEvent, Launch};
-use crate::shell::backend::{Backend, BoxFuture, LaunchError};
+use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
 
 impl Backend for NativeContainerizer {
     fn prepare(
@@ -29,6 +29,12 @@ impl Backend for NativeContainerizer {
             let pid = NativeContainerizer::start(self, &id).await?;
             Ok((pid, self.networks(&id).await))
         })
+    }
+
+    fn run_inside(&self, id: ContainerId, inside: Inside) -> BoxFuture<'_, Result<i32, String>> {
+        Box::pin(
+            async move { NativeContainerizer::run_inside(self, &id, &inside.command, inside.timeout).await },
+        )
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {

@@ -13,7 +13,7 @@ use super::NativeContainerizer;
 use super::docker::DockerContainerizer;
 use crate::core::{Found, Launch, Workload};
 use crate::flags::Containerizers;
-use crate::shell::backend::{Backend, BoxFuture, LaunchError};
+use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
 
 /// The containerizers of an agent.
 pub(crate) struct Composing {
@@ -96,6 +96,10 @@ impl Backend for Composing {
 
     fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<(u32, Vec<NetworkInfo>), LaunchError>> {
         self.of(&id).start(id)
+    }
+
+    fn run_inside(&self, id: ContainerId, inside: Inside) -> BoxFuture<'_, Result<i32, String>> {
+        self.of(&id).run_inside(id, inside)
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {

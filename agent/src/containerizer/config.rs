@@ -106,12 +106,7 @@ impl ContainerConfig {
 
     /// The variables of the command itself, without its secrets.
     pub(super) fn own_environment(&self) -> impl Iterator<Item = (&str, &str)> {
-        let variables =
-            self.command.environment.as_ref().map_or(&[][..], |Environment { variables }| variables);
-        variables
-            .iter()
-            .filter(|variable| !is_secret(variable))
-            .map(|variable| (variable.name.as_str(), variable.value()))
+        own_variables(&self.command)
     }
 
     /// Refuses what would otherwise be passed over in silence, as none of the agent's isolators sees to it.
@@ -185,6 +180,13 @@ impl ContainerConfig {
         }
         Ok(())
     }
+}
+
+/// The variables of a command, without its secrets.
+pub(super) fn own_variables(command: &CommandInfo) -> impl Iterator<Item = (&str, &str)> {
+    let variables = command.environment.as_ref().map_or(&[][..], |Environment { variables }| variables);
+    let open = variables.iter().filter(|variable| !is_secret(variable));
+    open.map(|variable| (variable.name.as_str(), variable.value()))
 }
 
 fn is_secret(variable: &environment::Variable) -> bool {

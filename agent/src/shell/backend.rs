@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics};
+use tepui_api::v1::{
+    CommandInfo, ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics,
+};
 use tepui_isolators::cgroups::Pressure;
 
 use crate::core::{Found, Launch};
@@ -25,6 +28,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Runs it; gives its first process' id, and the networks that it has of its own.
     fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<(u32, Vec<NetworkInfo>), LaunchError>>;
+
+    /// Runs a command in it, beside its own program: in its namespaces, on its root file system, in its cgroups, with its environment (which that of the
+    /// command comes on top of), and as its user unless the command names another. The output goes where the container's own goes. Gives the
+    /// status as wait(2) does. When the time is up, the command is ended with all processes that it has left.
+    #[allow(dead_code, reason = "for the checks of tasks")]
+    fn run_inside(&self, id: ContainerId, inside: Inside) -> BoxFuture<'_, Result<i32, String>>;
 
     /// Sends a signal to its processes.
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>>;
@@ -70,6 +79,15 @@ pub trait Backend: Send + Sync + 'static {
     fn pulls(&self) -> serde_json::Value {
         serde_json::Value::Array(Vec::new())
     }
+}
+
+/// A command to be run in a container beside its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inside {
+    /// What to run. Of its variables the secrets are left out, as in Mesos.
+    pub command: CommandInfo,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
 }
 
 /// Why a container does not run.

@@ -4,6 +4,7 @@
 
 #[path = "../../shim/tests/support/harness.rs"]
 mod harness;
+mod inside;
 mod layout;
 mod nested;
 mod support;
@@ -14,6 +15,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use inside::{
+    a_command_inside_that_takes_too_long_is_killed_with_all_it_has_left, commands_run_inside,
+    commands_run_inside_an_image,
+};
 use nested::{
     a_nested_container_needs_its_parent, a_nested_containers_memory_is_its_own, a_tree_outlives_the_agent,
     nested_containers_share_what_mesos_has_them_share,
@@ -65,6 +70,9 @@ fn main() -> ExitCode {
         a_nested_containers_memory_is_its_own,
         a_nested_container_needs_its_parent,
         a_tree_outlives_the_agent,
+        commands_run_inside,
+        commands_run_inside_an_image,
+        a_command_inside_that_takes_too_long_is_killed_with_all_it_has_left,
     ];
     harness::run(tests, Context::new, Context::leftovers)
 }

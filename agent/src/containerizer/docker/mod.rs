@@ -18,6 +18,7 @@
 //! is told once whoever was away meanwhile, and nothing but the task that asked waits.
 
 mod engine;
+mod inside;
 mod logs;
 mod recover;
 mod spec;
@@ -44,7 +45,7 @@ use tokio::task::JoinHandle;
 
 use super::pulls::Pulls;
 use crate::core::{ContainerEvent, Found, Launch, Workload};
-use crate::shell::backend::{Backend, BoxFuture, LaunchError};
+use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
 use engine::{Engine, EngineError};
 
 /// Before the id in a container's name, as in Mesos.
@@ -408,6 +409,10 @@ impl Backend for DockerContainerizer {
 
     fn start(&self, id: ContainerId) -> BoxFuture<'_, Result<(u32, Vec<NetworkInfo>), LaunchError>> {
         Box::pin(async move { Ok(DockerContainerizer::start(self, &id).await?) })
+    }
+
+    fn run_inside(&self, id: ContainerId, inside: Inside) -> BoxFuture<'_, Result<i32, String>> {
+        Box::pin(async move { DockerContainerizer::run_inside(self, &id, inside).await })
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {

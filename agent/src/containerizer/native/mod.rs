@@ -7,6 +7,7 @@
 mod command;
 mod destroy;
 mod image;
+mod inside;
 mod layout;
 mod prepare;
 mod privileges;

@@ -60,6 +60,8 @@ impl Connection {
                 Ok(Event::State(state)) => return Some(state),
                 Ok(Event::Signalled | Event::Pong) => Ok(()),
                 Ok(Event::Refused { message }) => Err(message),
+                // Told only to connections that ask for programs: see `inside`.
+                Ok(Event::ExecStarted { .. } | Event::ExecEnded { .. }) => continue,
                 Err(error) => {
                     tracing::warn!(%error, "a shim said something that is not understood");
                     continue;

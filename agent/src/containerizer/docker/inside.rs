@@ -1,0 +1,165 @@
+//! Commands that run in a container beside its own, by the engine's exec.
+//!
+//! The engine can start such a command and tell its exit code, but not end it. So each has a variable of its own in its environment, by
+//! which its processes are found on this machine and killed, whatever sessions they have made. The engine shows no
+//! signal that ended a command but as exit code 128 + its number, and that is what is told.
+
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use futures_util::StreamExt as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tepui_api::v1::{CommandInfo, ContainerId};
+use uuid::Uuid;
+
+use super::DockerContainerizer;
+use super::engine::{Engine, EngineError};
+use crate::containerizer::config::own_variables;
+use crate::shell::backend::Inside;
+
+/// The variable that marks a command's processes.
+const MARK: &str = "TEPUI_EXEC_ID";
+
+impl DockerContainerizer {
+    /// Runs a command in a container to its end. Its output is not kept: the container's own files hold what the engine has of the container's program.
+    ///
+    /// # Errors
+    /// When the container does not run, the engine does not answer, or the time is up: the command was killed then.
+    pub async fn run_inside(&self, id: &ContainerId, inside: Inside) -> Result<i32, String> {
+        let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
+        let engine = &self.inner.engine;
+        let mark = Marked::new();
+        let name = container.name();
+        let running = run(engine, &name, options(&inside.command, &mark)?);
+        let ended = match inside.timeout {
+            None => running.await,
+            Some(timeout) => match tokio::time::timeout(timeout, running).await {
+                Ok(ended) => ended,
+                // Dropped, the mark ends them.
+                Err(_) => {
+                    return Err(format!("the command did not end within {timeout:?} and was killed"));
+                }
+            },
+        };
+        ended.map_err(|error| error.to_string())
+    }
+}
+
+async fn run(engine: &Engine, name: &str, options: CreateExecOptions<String>) -> Result<i32, EngineError> {
+    const WHAT: &str = "run a command in the container";
+    let api = engine.api().await?;
+    let exec = engine.ask(WHAT, api.create_exec(name, options)).await?;
+    let started = engine.ask(WHAT, api.start_exec(&exec.id, None::<StartExecOptions>)).await?;
+    if let StartExecResults::Attached { mut output, .. } = started {
+        while let Some(piece) = output.next().await {
+            piece.map_err(|error| engine.error(WHAT, &error))?;
+        }
+    }
+    status(engine, &exec.id).await
+}
+
+/// How a command has ended whose output has.
+pub(super) async fn status(engine: &Engine, exec: &str) -> Result<i32, EngineError> {
+    const WHAT: &str = "tell how a command in the container ended";
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+    loop {
+        let inspected = engine.ask(WHAT, engine.api().await?.inspect_exec(exec)).await?;
+        if inspected.running != Some(true) {
+            let code = inspected.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(1);
+            return Ok((code & 0xff) << 8);
+        }
+        // It may have closed its output and go on.
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// What the engine is asked for.
+pub(super) fn options(command: &CommandInfo, mark: &Marked) -> Result<CreateExecOptions<String>, String> {
+    let value = command.value.clone().unwrap_or_default();
+    if value.is_empty() {
+        return Err("there is no command: its value is empty".to_owned());
+    }
+    let argv = if command.shell() {
+        vec!["/bin/sh".to_owned(), "-c".to_owned(), value]
+    } else {
+        // The engine has no zeroth argument apart from the executable.
+        std::iter::once(value).chain(command.arguments.iter().skip(1).cloned()).collect()
+    };
+    let variables = own_variables(command).map(|(name, value)| format!("{name}={value}"));
+    Ok(CreateExecOptions {
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        env: Some(variables.chain([mark.variable()]).collect()),
+        cmd: Some(argv),
+        user: command.user.clone(),
+        ..CreateExecOptions::default()
+    })
+}
+
+/// The processes of one command. Killed when this is dropped, should any be left.
+pub(super) struct Marked(Uuid);
+
+impl Marked {
+    pub(super) fn new() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    fn variable(&self) -> String {
+        format!("{MARK}={}", self.0)
+    }
+
+    /// Sends a signal to all of them; tells how many there were.
+    pub(super) fn signal(&self, signal: Signal) -> usize {
+        let wanted = self.variable().into_bytes();
+        let mut sent = 0;
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            if environment.split(|byte| *byte == 0).any(|variable| variable == wanted) {
+                sent += usize::from(kill(Pid::from_raw(pid), signal).is_ok());
+            }
+        }
+        sent
+    }
+}
+
+impl Drop for Marked {
+    fn drop(&mut self) {
+        // A process may have made another while the others were looked through.
+        for _ in 0..100 {
+            if self.signal(Signal::SIGKILL) == 0 {
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_found_by_their_mark() {
+        let mark = Marked::new();
+        let (name, value) = (MARK, mark.0.to_string());
+        let mut child = std::process::Command::new("sleep").arg("600").env(name, value).spawn().unwrap();
+        drop(mark);
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_command_is_asked_for_as_it_is_meant() {
+        let mark = Marked::new();
+        let line = CommandInfo { value: Some("echo a".to_owned()), ..CommandInfo::default() };
+        assert_eq!(options(&line, &mark).unwrap().cmd.unwrap(), ["/bin/sh", "-c", "echo a"]);
+        let plain = CommandInfo {
+            shell: Some(false),
+            value: Some("/bin/echo".to_owned()),
+            arguments: vec!["echo".to_owned(), "a".to_owned()],
+            ..CommandInfo::default()
+        };
+        assert_eq!(options(&plain, &mark).unwrap().cmd.unwrap(), ["/bin/echo", "a"]);
+        assert!(options(&CommandInfo::default(), &mark).is_err());
+    }
+}
