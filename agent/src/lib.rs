@@ -7,7 +7,7 @@
 //! 2. [`core`] decides: a pure state machine without clock, disk or socket. It wants the task's record stored and its container
 //!    prepared, both at once.
 //! 3. [`store`] writes the record, together with whatever else waits, and confirms it once it is on disk.
-//!    [`sandbox`] makes the directory; the containerizer fetches the image, asks every isolator for its part, and makes
+//!    [`sandbox`] makes the directory; the [`fetcher`] puts into it what the task names; the containerizer fetches the image, asks every isolator for its part, and makes
 //!    the container.
 //! 4. Both are done: `TASK_STARTING` is stored and sent, the container is started over a shim process of its own;
 //!    it runs: `TASK_RUNNING`.
@@ -27,6 +27,7 @@ mod agent;
 pub mod checks;
 pub mod containerizer;
 pub mod core;
+mod fetcher;
 pub mod flags;
 mod gpus;
 mod http;

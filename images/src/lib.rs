@@ -19,6 +19,9 @@
 //!               [runtime] merges a task's command with the image's, [user] looks users up in it
 //! ```
 //!
+//! Others may use what this is made of: [`HttpClient`] gets any file, [`pieces`](pieces()) carry it to a thread that blocks, and
+//! [`unpack_files`] unpacks any archive for a user.
+//!
 //! Nothing here mounts anything, and nothing here knows a framework, an agent or a task.
 
 mod archive;
@@ -27,7 +30,9 @@ mod credentials;
 mod digest;
 mod error;
 mod flight;
+mod http;
 mod manifest;
+mod pieces;
 mod progress;
 mod reference;
 mod registry;
@@ -42,7 +47,9 @@ pub use config::ImageConfig;
 pub use credentials::{Credentials, CredentialsError, Login};
 pub use digest::{Digest, DigestError};
 pub use error::{Error, SharedError};
+pub use http::{Download, HttpClient, HttpError};
 pub use manifest::Platform;
+pub use pieces::{PieceReader, PieceSender, pieces};
 pub use progress::{Phase, Progress, ProgressFn};
 pub use reference::{NamedReference, Reference, ReferenceError, RegistryLocation, RegistryUrl, Scheme};
 pub use registry::RegistryOptions;
@@ -52,5 +59,5 @@ pub use runtime::{
     working_directory,
 };
 pub use store::{Image, ImageStore, Pruned, PullOptions, StoreOptions, StoredImage};
-pub use unpack::{DeviceNodes, UnpackError, UnpackLimits};
+pub use unpack::{DeviceNodes, FileLimits, UnpackError, UnpackLimits, UnpackedFiles, unpack_files};
 pub use user::{ResolvedUser, UserError, resolve_user};

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::core::{Config, ContainerEvent, Core, End};
+use crate::fetcher::{self, Fetcher};
 use crate::flags::{ReconfigurationPolicy, Recover, Settings};
 use crate::gpus::Gpus;
 use crate::http::{Context, Server};
@@ -85,6 +86,14 @@ pub enum StartError {
     /// `--docker_registry` is wrong.
     #[error("--docker_registry: {0}")]
     Registry(#[from] tepui_images::ReferenceError),
+    /// `--fetcher_cache_dir` cannot be used.
+    #[error("cannot use the directory {path} of the fetcher's cache: {source}")]
+    FetcherCache {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The system has no thread left.
     #[error("cannot start the agent's threads: {0}")]
     Threads(#[source] std::io::Error),
@@ -192,8 +201,10 @@ async fn start_over(
 
     let files = Arc::new(Files::default());
     let sandboxes = Arc::new(Gc::new(settings.work_dir.clone()));
+    let fetcher = fetcher(&settings)?;
     let containers = Containers::new(
         Arc::clone(&backend),
+        fetcher.clone(),
         Arc::clone(&files),
         Arc::clone(&sandboxes),
         handle.clone(),
@@ -243,6 +254,7 @@ async fn start_over(
         recovery: began.elapsed(),
         recovery_errors,
         sandboxes,
+        fetcher,
         containers: Default::default(),
         workers: workers.handle(),
     };
@@ -262,6 +274,17 @@ async fn start_over(
         ended,
         shutdown_grace_period,
     })
+}
+
+fn fetcher(settings: &Settings) -> Result<Fetcher, StartError> {
+    let path = settings.fetcher_cache_dir();
+    let made = Fetcher::new(fetcher::Settings {
+        cache_dir: path.clone(),
+        cache_size: settings.fetcher.fetcher_cache_size.0,
+        stall_timeout: settings.fetcher.fetcher_stall_timeout.0,
+        home: settings.fetcher.frameworks_home.clone(),
+    });
+    made.map_err(|source| StartError::FetcherCache { path, source })
 }
 
 /// The work directory, without links in its path.

@@ -112,9 +112,6 @@ impl ContainerConfig {
     /// Refuses what would otherwise be passed over in silence, as none of the agent's isolators sees to it.
     pub(super) fn check(&self, isolators: &Composition) -> Result<(), Unsupported> {
         use tepui_api::v1::container_info::Type;
-        if !self.command.uris.is_empty() {
-            return Err(Unsupported("fetching URIs (CommandInfo.uris)"));
-        }
         if self.command.environment.iter().any(|all| all.variables.iter().any(is_secret))
             && !isolators.has("environment_secret")
         {

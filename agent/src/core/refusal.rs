@@ -30,9 +30,6 @@ pub fn of_task(task: &TaskInfo) -> Option<String> {
             .to_owned(),
         );
     }
-    if !command.uris.is_empty() {
-        return Some("fetching 'command.uris' is not implemented yet".to_owned());
-    }
     checks::refusal(task)
 }
 

@@ -41,13 +41,9 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("executor_reregistration_retry_interval", EXECUTORS),
     ("executor_secret_key", AUTHENTICATION),
     ("external_log_file", LOGS),
-    ("fetcher_cache_dir", FETCHER),
-    ("fetcher_cache_size", FETCHER),
-    ("fetcher_stall_timeout", FETCHER),
     ("firewall_rules", "endpoints cannot be disabled; let only trusted hosts reach the port"),
-    ("frameworks_home", FETCHER),
     ("gc_non_executor_container_sandboxes", EXECUTORS),
-    ("hadoop_home", FETCHER),
+    ("hadoop_home", "URIs are fetched by http, https and from the file system only"),
     ("hooks", MODULES),
     ("http_authenticators", AUTHENTICATION),
     ("http_command_executor", EXECUTORS),
@@ -94,7 +90,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
 
 const AUTHENTICATION: &str = "there is no authentication yet: let only trusted hosts reach the port";
 const EXECUTORS: &str = "custom executors and nested containers are not built yet";
-const FETCHER: &str = "nothing is fetched into sandboxes yet";
 const LOGS: &str = "logs go to stderr; choose what is logged with --logging_level";
 const MODULES: &str = "Mesos' modules are bound to its C++ ABI and cannot be loaded";
 const OVERSUBSCRIPTION: &str = "oversubscription is not built yet";

@@ -8,6 +8,7 @@ mod absent;
 mod cgroups;
 pub mod disk;
 mod docker;
+mod fetcher;
 mod images;
 mod network;
 mod plugins;
@@ -26,6 +27,7 @@ use tepui_zookeeper::UrlText;
 pub use absent::NOT_IMPLEMENTED;
 pub use cgroups::{CgroupFlags, Devices};
 pub use docker::{ContainerizerFlags, Containerizers};
+pub use fetcher::FetcherFlags;
 pub use images::{DockerConfig, ImageGc, RegistryFlags};
 pub use network::NetworkFlags;
 pub use plugins::IsolatorPlugins;
@@ -313,6 +315,9 @@ pub struct Settings {
     /// Those that concern networks of containers.
     #[command(flatten)]
     pub network: NetworkFlags,
+    /// What is fetched into sandboxes.
+    #[command(flatten)]
+    pub fetcher: FetcherFlags,
 }
 
 /// The isolators that containers have unless others are named.
@@ -379,7 +384,7 @@ impl Settings {
         let all = all.chain(self.ports.table());
         let all = all.chain(self.security.table()).chain(self.isolator_plugins.table());
         let all = all.chain(self.volumes.table()).chain(self.containerizer.table());
-        let all = all.chain(self.registries.table());
+        let all = all.chain(self.registries.table()).chain(self.fetcher.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
         table.extend(self.network.table());
         table.sort_unstable();
@@ -397,13 +402,24 @@ impl Settings {
     pub fn runtime_dir(&self) -> PathBuf {
         match &self.runtime_dir {
             Some(directory) => directory.clone(),
-            None => {
-                let text = self.work_dir.to_string_lossy();
-                let name: String =
-                    text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-                PathBuf::from("/run/tepui").join(name.trim_matches('_'))
-            }
+            None => PathBuf::from("/run/tepui").join(self.work_dir_name()),
         }
+    }
+
+    /// The directory of the fetcher's cache, which is this agent's alone.
+    #[must_use]
+    pub fn fetcher_cache_dir(&self) -> PathBuf {
+        match &self.fetcher.fetcher_cache_dir {
+            Some(directory) => directory.join(self.work_dir_name()),
+            None => self.work_dir.join("fetch"),
+        }
+    }
+
+    /// The work directory as a name, for what several agents on one machine have beside each other.
+    fn work_dir_name(&self) -> String {
+        let text = self.work_dir.to_string_lossy();
+        let name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        name.trim_matches('_').to_owned()
     }
 
     /// All flags at their defaults.
@@ -444,6 +460,8 @@ mod tests {
             ("default_role", "*"),
             ("disk_watch_interval", "1mins"),
             ("executor_shutdown_grace_period", "5secs"),
+            ("fetcher_cache_size", "2GB"),
+            ("fetcher_stall_timeout", "1mins"),
             ("gc_delay", "1weeks"),
             ("gc_disk_headroom", "0.1"),
             ("master", "h:1"),
@@ -516,6 +534,8 @@ mod tests {
             "--network_cni_plugins_dir=/p:/q",
             "--executor_environment_variables={\"A\":\"b\"}",
             "--effective_capabilities={\"capabilities\":[]}",
+            "--fetcher_cache_dir=/f",
+            "--frameworks_home=/h",
             "--containerizers=docker,mesos",
             "--docker_certs_dir=/c",
             "--docker_config={}",

@@ -60,6 +60,12 @@ pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String
     };
     put("containerizer/mesos/filesystem/containers_new_rootfs", tasks().filter(on_an_image).count() as f64);
 
+    let fetches = context.fetcher.counts();
+    put("containerizer/fetcher/task_fetches_succeeded", fetches.succeeded as f64);
+    put("containerizer/fetcher/task_fetches_failed", fetches.failed as f64);
+    put("containerizer/fetcher/cache_size_total_bytes", fetches.cache_size as f64);
+    put("containerizer/fetcher/cache_size_used_bytes", fetches.cache_used as f64);
+
     let removals = context.sandboxes.counts();
     put("gc/path_removals_succeeded", removals.succeeded as f64);
     put("gc/path_removals_failed", removals.failed as f64);

@@ -21,6 +21,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tepui_api::http::{Body, Refusal};
 
+use crate::fetcher::Fetcher;
 use crate::flags::Settings;
 use crate::sandbox::files::Files;
 use crate::sandbox::gc::Gc;
@@ -48,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) recovery_errors: u64,
     /// Removes old sandboxes.
     pub(crate) sandboxes: Arc<Gc>,
+    /// Fetches what tasks name.
+    pub(crate) fetcher: Fetcher,
     /// Looks at all containers.
     pub(crate) containers: containers::All,
     /// Where containers are looked at.

@@ -20,6 +20,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Makes containers.
 pub trait Backend: Send + Sync + 'static {
     /// Makes all of a container but its processes; gives the networks that it shall have of its own, without addresses yet.
+    ///
+    /// Once the future has been polled, [`Backend::destroy`] knows the container and cancels this.
     fn prepare(
         &self,
         id: ContainerId,

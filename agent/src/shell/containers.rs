@@ -2,16 +2,21 @@
 //! is done, but for `Probe`, and for `Destroy`, which may come at any time and cancels what is under way.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use tepui_api::v1::ContainerId;
+use tepui_api::v1::task_status::Reason;
 use tokio::task::AbortHandle;
 
 use super::backend::Backend;
+use super::under_way::{Beginning, UnderWay};
 use super::{Event, Handle};
 use crate::checks::{self, Kind};
 use crate::core::{ContainerCommand, ContainerEvent, Launch};
+use crate::fetcher::{FetchError, Fetcher, Job};
 use crate::sandbox::files::Files;
 use crate::sandbox::gc::Gc;
 use crate::sandbox::{self, SandboxError};
@@ -20,6 +25,8 @@ use crate::sandbox::{self, SandboxError};
 #[derive(Clone)]
 pub(crate) struct Containers {
     backend: Arc<dyn Backend>,
+    fetcher: Fetcher,
+    under_way: UnderWay,
     files: Arc<Files>,
     sandboxes: Arc<Gc>,
     handle: Handle,
@@ -36,6 +43,7 @@ pub(crate) struct Containers {
 impl Containers {
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
+        fetcher: Fetcher,
         files: Arc<Files>,
         sandboxes: Arc<Gc>,
         handle: Handle,
@@ -43,6 +51,8 @@ impl Containers {
     ) -> Self {
         Self {
             backend,
+            fetcher,
+            under_way: UnderWay::default(),
             files,
             sandboxes,
             handle,
@@ -77,10 +87,12 @@ impl Containers {
             let probes = self.probes().remove(&id);
             probes.into_iter().flatten().for_each(|(_, probe)| probe.abort());
         }
+        // A command to destroy it can follow at once.
+        let beginning = matches!(command, ContainerCommand::Prepare(_)).then(|| self.under_way.begin(&id));
         let named = id.clone();
         let task = self.workers.spawn(async move {
             let event = match command {
-                ContainerCommand::Prepare(launch) => Some(this.prepare(&id, launch).await),
+                ContainerCommand::Prepare(launch) => this.prepare(&id, launch, beginning).await,
                 ContainerCommand::Start => Some(this.start(&id).await),
                 ContainerCommand::Signal(signal) => {
                     this.signal(&id, signal).await;
@@ -107,8 +119,44 @@ impl Containers {
         }
     }
 
-    async fn prepare(&self, id: &ContainerId, launch: Arc<Launch>) -> ContainerEvent {
+    /// None when the container was destroyed before its backend knew it.
+    async fn prepare(
+        &self,
+        id: &ContainerId,
+        launch: Arc<Launch>,
+        beginning: Option<Beginning>,
+    ) -> Option<ContainerEvent> {
+        let beginning = beginning?;
         self.directories().insert(id.clone(), launch.directory.clone());
+        if let Err(event) = self.make_sandbox(id, &launch).await {
+            return Some(event);
+        }
+        let uris = launch.command().map_or(&[][..], |command| &command.uris);
+        let job = Job { container: id, uris, sandbox: &launch.directory, user: launch.user.as_deref() };
+        match self.fetcher.fetch(job, beginning.stop()).await {
+            Ok(()) if beginning.stop().is_said() => return None,
+            Ok(()) => {}
+            Err(FetchError::Stopped) => return None,
+            Err(error) => {
+                let (reason, message) = (Reason::ContainerLaunchFailed, error.to_string());
+                return Some(ContainerEvent::Failed { reason, message });
+            }
+        }
+        let mut preparing = self.backend.prepare(id.clone(), launch);
+        let first = poll_fn(|context| Poll::Ready(preparing.as_mut().poll(context))).await;
+        // From here on the backend cancels it.
+        drop(beginning);
+        let prepared = match first {
+            Poll::Ready(prepared) => prepared,
+            Poll::Pending => preparing.await,
+        };
+        Some(match prepared {
+            Ok(networks) => ContainerEvent::Prepared { networks },
+            Err(error) => ContainerEvent::Failed { reason: error.reason, message: error.message },
+        })
+    }
+
+    async fn make_sandbox(&self, id: &ContainerId, launch: &Launch) -> Result<(), ContainerEvent> {
         let (directory, user, files) =
             (launch.directory.clone(), launch.user.clone(), Arc::clone(&self.files));
         let nested = id.parent.is_some();
@@ -123,15 +171,10 @@ impl Containers {
             }
             Ok::<_, SandboxError>(())
         });
-        let made = made.await;
-        match made {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return ContainerEvent::NoSandbox(error.to_string()),
-            Err(error) => return ContainerEvent::NoSandbox(format!("the sandbox was not made: {error}")),
-        }
-        match self.backend.prepare(id.clone(), launch).await {
-            Ok(networks) => ContainerEvent::Prepared { networks },
-            Err(error) => ContainerEvent::Failed { reason: error.reason, message: error.message },
+        match made.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(ContainerEvent::NoSandbox(error.to_string())),
+            Err(error) => Err(ContainerEvent::NoSandbox(format!("the sandbox was not made: {error}"))),
         }
     }
 
@@ -149,6 +192,7 @@ impl Containers {
     }
 
     async fn destroy(&self, id: &ContainerId) -> ContainerEvent {
+        self.under_way.stop(id).await;
         let destroyed = self.backend.destroy(id.clone()).await;
         let directory = self.directories().remove(id);
         // One that is nested goes with its parent's.

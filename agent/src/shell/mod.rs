@@ -12,6 +12,7 @@
 
 pub mod backend;
 mod containers;
+mod under_way;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,43 +1,16 @@
 //! Blobs, streamed from the registry to the thread that unpacks them.
 //!
-//! The async side ([`RegistryClient::fetch_blob`]) sends pieces through a bounded channel, so a slow disk slows the
-//! network down and memory stays small; the blocking side reads them as a [`BlobReader`]. A connection
-//! that breaks is made again from where it broke off. The reader sees an end only when all bytes came: a fetch that
-//! is dropped or fails makes it an error.
+//! [`RegistryClient::fetch_blob`] sends [`pieces`](crate::pieces); the blocking side reads them. A connection that breaks is made
+//! again from where it broke off.
 
-use std::io::{self, Read};
-
-use bytes::Bytes;
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
-use tokio::sync::mpsc;
 
 use super::retry::Patience;
 use super::{Asker, RegistryClient, blob_url, connection};
 use crate::error::Error;
 use crate::manifest::Descriptor;
-
-/// Pieces under way between network and disk; a piece is what one read of a socket gave, 16 KiB or so.
-const PIECES_UNDER_WAY: usize = 64;
-
-/// Part of a blob, or its end.
-pub(crate) enum BlobPiece {
-    Bytes(Bytes),
-    End,
-}
-
-/// Reads a blob's pieces as one stream.
-pub(crate) struct BlobReader {
-    pieces: mpsc::Receiver<BlobPiece>,
-    current: Bytes,
-    ended: bool,
-}
-
-/// A channel for one blob.
-pub(crate) fn blob_channel() -> (mpsc::Sender<BlobPiece>, BlobReader) {
-    let (sender, pieces) = mpsc::channel(PIECES_UNDER_WAY);
-    (sender, BlobReader { pieces, current: Bytes::new(), ended: false })
-}
+use crate::pieces::PieceSender;
 
 // === impl RegistryClient ===
 
@@ -47,7 +20,7 @@ impl RegistryClient {
         &self,
         asker: &Asker,
         blob: &Descriptor,
-        pieces: mpsc::Sender<BlobPiece>,
+        pieces: PieceSender,
         on_progress: impl FnMut(u64) + Send,
     ) -> Result<(), Error> {
         let mut patience = Patience::new(&self.options);
@@ -65,7 +38,7 @@ impl RegistryClient {
 struct Transfer<'a, F> {
     asker: &'a Asker,
     blob: &'a Descriptor,
-    pieces: mpsc::Sender<BlobPiece>,
+    pieces: PieceSender,
     /// Bytes handed on so far.
     done: u64,
     on_progress: F,
@@ -88,7 +61,7 @@ impl<F: FnMut(u64)> Transfer<'_, F> {
             if arrived > self.blob.size {
                 return Err(self.wrong_size(arrived));
             }
-            if self.pieces.send(BlobPiece::Bytes(piece)).await.is_err() {
+            if !self.pieces.send(piece).await {
                 return Ok(());
             }
             self.done = arrived;
@@ -97,7 +70,7 @@ impl<F: FnMut(u64)> Transfer<'_, F> {
         if self.done < self.blob.size {
             return Err(Error::BrokenOff { what: self.what(), got: self.done, expected: self.blob.size });
         }
-        let _ = self.pieces.send(BlobPiece::End).await;
+        self.pieces.end().await;
         Ok(())
     }
 
@@ -138,44 +111,9 @@ fn range_start(header: &str) -> Option<u64> {
     header.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
 
-// === impl BlobReader ===
-
-impl Read for BlobReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() && !self.ended {
-            match self.pieces.blocking_recv() {
-                Some(BlobPiece::Bytes(bytes)) => self.current = bytes,
-                Some(BlobPiece::End) => self.ended = true,
-                None => {
-                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the pull was given up"));
-                }
-            }
-        }
-        let piece = self.current.split_to(buffer.len().min(self.current.len()));
-        buffer[..piece.len()].copy_from_slice(&piece);
-        Ok(piece.len())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_reader_ends_only_when_the_blob_did() {
-        let (sender, mut reader) = blob_channel();
-        sender.blocking_send(BlobPiece::Bytes(Bytes::from_static(b"hello "))).unwrap();
-        sender.blocking_send(BlobPiece::Bytes(Bytes::from_static(b"world"))).unwrap();
-        sender.blocking_send(BlobPiece::End).unwrap();
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "hello world");
-
-        let (sender, mut reader) = blob_channel();
-        sender.blocking_send(BlobPiece::Bytes(Bytes::from_static(b"hello "))).unwrap();
-        drop(sender);
-        assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
-    }
 
     #[test]
     fn ranges_are_read() {

@@ -15,14 +15,14 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::{Response, StatusCode, redirect};
+use reqwest::{Response, StatusCode};
 
 use crate::credentials::Login;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::http::{self, causes};
 use crate::manifest::{ACCEPTED, Descriptor, MAX_DOCUMENT, MAX_INDEX_DEPTH, Manifest, Platform, Resolved};
 use crate::reference::{RegistryUrl, RemoteImage, Scheme, Version};
-pub(crate) use blob::blob_channel;
 
 /// How patient pulls from registries are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,8 +92,7 @@ impl Default for RegistryOptions {
 
 impl RegistryClient {
     pub(crate) fn new(options: RegistryOptions) -> Self {
-        // Another part of the program may have installed it already; then that one serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        http::install_crypto();
         Self { options, tokens: auth::Tokens::default(), clients: Clients::default() }
     }
 
@@ -241,19 +240,12 @@ impl Clients {
 }
 
 fn builder(scheme: Scheme, is_loopback: bool, options: &RegistryOptions) -> reqwest::ClientBuilder {
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("tepui/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(options.connect_timeout)
-        .read_timeout(options.read_timeout)
-        .redirect(redirect::Policy::custom(follow));
-    if scheme == Scheme::Http {
+    let builder = http::builder(is_loopback, options.connect_timeout, options.read_timeout);
+    match scheme {
         // No certificate is ever checked by this client, and loading those of the system may fail.
-        builder = builder.tls_certs_only([]);
+        Scheme::Http => builder.tls_certs_only([]),
+        Scheme::Https => builder,
     }
-    if is_loopback {
-        builder = builder.no_proxy();
-    }
-    builder
 }
 
 /// The authorities of one registry: none without its directory.
@@ -277,18 +269,6 @@ fn authorities(directory: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
         }
     }
     Ok(all)
-}
-
-/// Follows up to ten redirects, but never from TLS to plain HTTP.
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let was_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-    if was_tls && attempt.url().scheme() != "https" {
-        return attempt.error("a redirect leads from HTTPS to HTTP");
-    }
-    if attempt.previous().len() > 10 {
-        return attempt.error("more than ten redirects");
-    }
-    attempt.follow()
 }
 
 fn blob_url(image: &RemoteImage, digest: &Digest) -> String {
@@ -351,19 +331,4 @@ async fn read_document(mut response: Response, url: &str, limit: u64) -> Result<
 
 fn connection(url: &str, error: &reqwest::Error) -> Error {
     Error::Connection { url: url.to_owned(), reason: causes(error) }
-}
-
-/// All causes of an error, outermost first: reqwest keeps what matters (refused, unknown host, bad certificate) innermost.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let inner = error.to_string();
-        if !text.contains(&inner) {
-            text.push_str(": ");
-            text.push_str(&inner);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -18,9 +18,10 @@ use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::{Error, SharedError};
 use crate::manifest::{Descriptor, Resolved};
+use crate::pieces::pieces;
 use crate::progress::{Phase, Progress, ProgressFn, ProgressHub};
 use crate::reference::{NamedReference, Reference, RegistryLocation, RegistryUrl, RemoteImage, Scheme};
-use crate::registry::{Asker, blob_channel};
+use crate::registry::Asker;
 use crate::unpack::Expected;
 
 /// Pulls that may share a flight: the same image, and the same content with what the store remembers.
@@ -350,7 +351,7 @@ async fn fetch_remote(
     blob: &Descriptor,
     report: impl FnMut(u64) + Send,
 ) -> Result<(), Error> {
-    let (pieces, reader) = blob_channel();
+    let (pieces, reader) = pieces();
     let expected = Expected { diff_id: layer.diff_id.clone(), blob: Some((blob.digest.clone(), blob.size)) };
     let installing = store.clone();
     let install =

@@ -1,8 +1,10 @@
-//! Inflates a layer by what its first bytes say, whatever its media type says, as Docker does.
+//! Inflates a stream by what its first bytes say, whatever its name or media type says, as Docker does.
 
 use std::io::{self, BufReader, Cursor, Read};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 
 /// Bytes buffered before a decoder.
 const BUFFER: usize = 64 << 10;
@@ -12,6 +14,9 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const BZIP2: &[u8] = b"BZh";
 const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 
+/// The most memory that xz may take, in KiB: what `xz -9` needs, four times. A header can ask for 4 GiB.
+const XZ_MEMORY: u32 = 256 << 10;
+
 type Peeked<R> = BufReader<io::Chain<Cursor<Vec<u8>>, R>>;
 
 /// A stream that is plain, whatever it was before.
@@ -19,28 +24,44 @@ pub(crate) enum Inflated<R: Read> {
     Plain(Peeked<R>),
     Gzip(Box<MultiGzDecoder<Peeked<R>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Peeked<R>>>),
+    Bzip2(Box<MultiBzDecoder<Peeked<R>>>),
+    Xz(Box<XzReader<Peeked<R>>>),
 }
 
 impl<R: Read> Inflated<R> {
-    /// Looks at the beginning of `input` and chooses a decoder.
+    /// Looks at the beginning of an image's `input` and chooses a decoder.
     ///
     /// # Errors
     /// When reading fails, and for bzip2 and xz, which image formats do not allow.
-    pub(crate) fn new(mut input: R) -> io::Result<Self> {
-        let mut start = Vec::with_capacity(8);
-        input.by_ref().take(6).read_to_end(&mut start)?;
-        if start.starts_with(BZIP2) || start.starts_with(XZ) {
-            return Err(io::Error::new(
+    pub(crate) fn new(input: R) -> io::Result<Self> {
+        let inflated = Self::of_any_kind(input)?;
+        match inflated {
+            Self::Bzip2(_) | Self::Xz(_) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "it is compressed by bzip2 or xz; gzip, zstd or no compression is expected",
-            ));
+            )),
+            allowed => Ok(allowed),
         }
-        let (gzip, zstd) = (start.starts_with(GZIP), start.starts_with(ZSTD));
+    }
+
+    /// The same with bzip2 and xz.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub(crate) fn of_any_kind(mut input: R) -> io::Result<Self> {
+        let mut start = Vec::with_capacity(8);
+        input.by_ref().take(6).read_to_end(&mut start)?;
+        let is = |magic: &[u8]| start.starts_with(magic);
+        let (gzip, zstd, bzip2, xz) = (is(GZIP), is(ZSTD), is(BZIP2), is(XZ));
         let peeked = BufReader::with_capacity(BUFFER, Cursor::new(start).chain(input));
         Ok(if gzip {
             Self::Gzip(Box::new(MultiGzDecoder::new(peeked)))
         } else if zstd {
             Self::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(peeked)?))
+        } else if bzip2 {
+            Self::Bzip2(Box::new(MultiBzDecoder::new(peeked)))
+        } else if xz {
+            Self::Xz(Box::new(XzReader::new_mem_limit(peeked, true, XZ_MEMORY)))
         } else {
             Self::Plain(peeked)
         })
@@ -57,6 +78,8 @@ impl<R: Read> Inflated<R> {
             Self::Plain(peeked) => peeked,
             Self::Gzip(decoder) => decoder.into_inner(),
             Self::Zstd(decoder) => decoder.finish(),
+            Self::Bzip2(decoder) => decoder.into_inner(),
+            Self::Xz(decoder) => decoder.into_inner(),
         };
         peeked.into_inner().into_inner().1
     }
@@ -68,6 +91,8 @@ impl<R: Read> Read for Inflated<R> {
             Self::Plain(reader) => reader.read(buffer),
             Self::Gzip(reader) => reader.read(buffer),
             Self::Zstd(reader) => reader.read(buffer),
+            Self::Bzip2(reader) => reader.read(buffer),
+            Self::Xz(reader) => reader.read(buffer),
         }
     }
 }

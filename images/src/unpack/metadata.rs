@@ -14,13 +14,15 @@ use xattr::FileExt as _;
 
 use super::UnpackError;
 use super::tar::{Entry, Time};
-use super::tree::{failed, lossy};
+use super::tree::{Purpose, failed, lossy};
 
 /// Owner, mode and attributes of something open, in the order in which none undoes another: a change of owner
 /// clears setuid bits and capabilities.
-pub(super) fn set_open_metadata(fd: &OwnedFd, entry: &Entry) -> Result<(), UnpackError> {
-    fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
-        .map_err(failed("set the owner of", &entry.path))?;
+pub(super) fn set_open_metadata(fd: &OwnedFd, entry: &Entry, purpose: Purpose) -> Result<(), UnpackError> {
+    if purpose.keeps_owners() {
+        fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+            .map_err(failed("set the owner of", &entry.path))?;
+    }
     fchmod(fd, mode_of(entry)).map_err(failed("set the mode of", &entry.path))?;
     if entry.xattrs.is_empty() {
         return Ok(());

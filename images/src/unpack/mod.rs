@@ -3,19 +3,25 @@
 //! A stream goes through a pipeline on one thread: hash of the blob → inflate → hash of the plain tar
 //! (the diff id) → [`tar`] → [`tree`], which writes beneath one directory and nowhere else. The caller
 //! gets the directory only when both digests and the size are right; until then it is in a staging place.
+//!
+//! Archives that are no images' go the same way for somebody's files ([`unpack_files`]): of more kinds, and without what
+//! only root could give.
 
 pub(crate) mod compression;
+mod files;
 mod metadata;
 pub(crate) mod tar;
 mod tree;
+mod zip;
 
 use std::io::{self, Read};
 use std::path::Path;
 
 use crate::digest::{Digest, Hasher, HashingReader};
 use compression::Inflated;
+pub use files::{FileLimits, UnpackedFiles, unpack_files};
 use tar::TarReader;
-use tree::Tree;
+use tree::{Purpose, Tree};
 
 /// How much a layer may hold, and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,34 +46,34 @@ pub enum DeviceNodes {
     Refuse,
 }
 
-/// Why a layer was not unpacked.
+/// Why an archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnpackError {
     /// A name that goes up, or is none at all.
     #[error(
-        "the name '{name}' leads out of the layer or nowhere; names must not be empty, nor have '..' or zero bytes"
+        "the name '{name}' leads out of the archive or nowhere; names must not be empty, nor have '..' or zero bytes"
     )]
     Outside {
         /// The name.
         name: String,
     },
-    /// Something other than a directory in the place of the layer's root.
-    #[error("'{name}' is the layer's root, and must be a directory")]
+    /// Something other than a directory in the place of the archive's root.
+    #[error("'{name}' is the archive's root, and must be a directory")]
     RootKind {
         /// The name, such as `/` or `./`.
         name: String,
     },
     /// A name with a symbolic link, or a file, in the place of a directory.
     #[error(
-        "the name '{name}' leads through a symbolic link or a file; all its parents must be directories of the layer"
+        "the name '{name}' leads through a symbolic link or a file; all its parents must be directories of the archive"
     )]
     NotThroughDirectories {
         /// The name.
         name: String,
     },
     /// A hard link to nothing.
-    #[error("the hard link '{name}' has the target '{target}', which is no earlier file of the layer")]
+    #[error("the hard link '{name}' has the target '{target}', which is no earlier file of the archive")]
     LinkTarget {
         /// The link's name.
         name: String,
@@ -87,6 +93,27 @@ pub enum UnpackError {
     Device {
         /// Its name.
         name: String,
+    },
+    /// A device node where no image is unpacked.
+    #[error("'{name}' is a device node, which is for images only")]
+    NoDevices {
+        /// Its name.
+        name: String,
+    },
+    /// A member with the name of something that must stay.
+    #[error("'{name}' may not be replaced")]
+    Reserved {
+        /// Its name.
+        name: String,
+    },
+    /// Whoever wanted it wants it no more.
+    #[error("it was given up")]
+    GivenUp,
+    /// Not a zip archive, or one with features that are not supported.
+    #[error("it is no valid zip archive: {reason}")]
+    Zip {
+        /// What is wrong.
+        reason: String,
     },
     /// Too many members.
     #[error("it has more than {limit} members")]
@@ -178,12 +205,15 @@ pub(crate) fn unpack_layer(
     let inflated = Inflated::new(HashingReader::new(blob, blob_hasher)).map_err(UnpackError::Stream)?;
     let plain =
         HashingReader::new(Limited { inner: inflated, left: limits.max_bytes }, expected.diff_id.hasher());
-    let (entries, mut plain) =
-        write_entries(TarReader::new(plain), root, limits).map_err(|error| limit_error(error, limits))?;
+    let mut tree = Tree::open(root, Purpose::Layer(limits.device_nodes))?;
+    let max = (limits.max_entries, limits.max_bytes);
+    let (entries, mut plain) = write_entries(TarReader::new(plain), &mut tree, max)
+        .map_err(|error| limit_error(error, limits.max_bytes))?;
+    tree.finish()?;
 
     // What follows the archive's end belongs to the diff id, and what follows the last compressed frame to the blob's digest.
     let drained = io::copy(&mut plain, &mut io::sink());
-    drained.map_err(|error| limit_error(UnpackError::Stream(error), limits))?;
+    drained.map_err(|error| limit_error(UnpackError::Stream(error), limits.max_bytes))?;
     let (Limited { inner: inflated, .. }, diff_id, bytes) = plain.into_parts();
     let mut blob = inflated.into_inner();
     io::copy(&mut blob, &mut io::sink()).map_err(UnpackError::Stream)?;
@@ -200,24 +230,23 @@ pub(crate) fn unpack_layer(
     Ok(Unpacked { entries, bytes })
 }
 
+/// Makes all members, up to so many and so many bytes each. Gives their number and the stream below.
 fn write_entries<R: Read>(
     mut archive: TarReader<R>,
-    root: &Path,
-    limits: &UnpackLimits,
+    tree: &mut Tree,
+    (max_entries, max_bytes): (u64, u64),
 ) -> Result<(u64, R), UnpackError> {
-    let mut tree = Tree::open(root, limits.device_nodes)?;
     let mut entries = 0;
     while let Some(entry) = archive.next_entry()? {
         entries += 1;
-        if entries > limits.max_entries {
-            return Err(UnpackError::TooManyEntries { limit: limits.max_entries });
+        if entries > max_entries {
+            return Err(UnpackError::TooManyEntries { limit: max_entries });
         }
-        if matches!(entry.kind, tar::Kind::File { size } if size > limits.max_bytes) {
-            return Err(UnpackError::TooLarge { limit: limits.max_bytes });
+        if matches!(entry.kind, tar::Kind::File { size } if size > max_bytes) {
+            return Err(UnpackError::TooLarge { limit: max_bytes });
         }
         tree.add(&entry, &mut archive)?;
     }
-    tree.finish()?;
     Ok((entries, archive.into_inner()))
 }
 
@@ -255,10 +284,10 @@ impl<R: Read> Read for Limited<R> {
 }
 
 /// Gives the error that [`Limited`] makes its proper name.
-fn limit_error(error: UnpackError, limits: &UnpackLimits) -> UnpackError {
+fn limit_error(error: UnpackError, limit: u64) -> UnpackError {
     match error {
         UnpackError::Stream(source) if source.get_ref().is_some_and(|inner| inner.is::<LimitReached>()) => {
-            UnpackError::TooLarge { limit: limits.max_bytes }
+            UnpackError::TooLarge { limit }
         }
         other => other,
     }

@@ -8,12 +8,12 @@ use super::*;
 
 /// A tar in the making, with names that the `tar` crate itself would refuse.
 #[derive(Default, Clone)]
-struct Tar {
+pub(super) struct Tar {
     bytes: Vec<u8>,
 }
 
 impl Tar {
-    fn member(mut self, kind: EntryType, name: &str, link: &str, content: &[u8]) -> Self {
+    pub(super) fn member(mut self, kind: EntryType, name: &str, link: &str, content: &[u8]) -> Self {
         let mut header = Header::new_ustar();
         header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
         header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
@@ -32,23 +32,23 @@ impl Tar {
         self
     }
 
-    fn file(self, name: &str, content: &[u8]) -> Self {
+    pub(super) fn file(self, name: &str, content: &[u8]) -> Self {
         self.member(EntryType::Regular, name, "", content)
     }
 
-    fn directory(self, name: &str) -> Self {
+    pub(super) fn directory(self, name: &str) -> Self {
         self.member(EntryType::Directory, name, "", b"")
     }
 
-    fn symlink(self, name: &str, target: &str) -> Self {
+    pub(super) fn symlink(self, name: &str, target: &str) -> Self {
         self.member(EntryType::Symlink, name, target, b"")
     }
 
-    fn hard_link(self, name: &str, target: &str) -> Self {
+    pub(super) fn hard_link(self, name: &str, target: &str) -> Self {
         self.member(EntryType::Link, name, target, b"")
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         self.bytes.resize(self.bytes.len() + 1024, 0);
         self.bytes
     }

@@ -1,13 +1,13 @@
-//! Writes a layer's members beneath one directory, and nowhere else.
+//! Writes an archive's members beneath one directory, and nowhere else.
 //!
-//! Each member is made in a parent directory that is open as a file descriptor, reached from the layer's
+//! Each member is made in a parent directory that is open as a file descriptor, reached from the archive's
 //! root by `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`; the last component is only ever handed to calls
 //! that do not follow symbolic links. So no order of members, however hostile, leads outside.
 //!
-//! Whiteouts become what overlayfs knows: `.wh.name` a character device 0:0 called `name`, and
+//! In layers of images, whiteouts become what overlayfs knows: `.wh.name` a character device 0:0 called `name`, and
 //! `.wh..wh..opq` the attribute `trusted.overlay.opaque=y` of its directory.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -38,14 +38,23 @@ const WHITEOUT: &[u8] = b".wh.";
 const WHITEOUT_META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// A layer's directory while it is being filled.
+/// What an archive is unpacked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose {
+    /// A layer of an image: owners, attributes and whiteouts count.
+    Layer(DeviceNodes),
+    /// Files for the user as whom the thread acts. Nothing may take the place of these names.
+    Files { reserved: &'static [&'static str] },
+}
+
+/// A directory while it is being filled.
 pub(super) struct Tree {
     root: OwnedFd,
-    device_nodes: DeviceNodes,
+    purpose: Purpose,
     /// The parent of the last member: members of a directory follow one another.
     last_parent: Option<(Vec<u8>, OwnedFd)>,
-    /// Times of directories, set at the end since making members changes them.
-    directory_times: HashMap<Vec<u8>, Time>,
+    /// Times of directories, set at the end since making members changes them; and modes that would be in the way of members.
+    directories: BTreeMap<Vec<u8>, (Time, Option<Mode>)>,
     buffer: Vec<u8>,
 }
 
@@ -55,25 +64,43 @@ struct Place<'a> {
     name: &'a OsStr,
     /// The whole name, for errors.
     full: &'a [u8],
+    purpose: Purpose,
+}
+
+// === impl Purpose ===
+
+impl Purpose {
+    /// Whether members belong to whom the archive says, rather than to who unpacks it.
+    pub(super) fn keeps_owners(self) -> bool {
+        matches!(self, Self::Layer(_))
+    }
 }
 
 // === impl Tree ===
 
 impl Tree {
-    pub(super) fn open(root: &Path, device_nodes: DeviceNodes) -> Result<Self, UnpackError> {
+    pub(super) fn open(root: &Path, purpose: Purpose) -> Result<Self, UnpackError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(root, flags, Mode::empty()).map_err(failed("open", root.as_os_str().as_bytes()))?;
         Ok(Self {
             root,
-            device_nodes,
+            purpose,
             last_parent: None,
-            directory_times: HashMap::new(),
+            directories: BTreeMap::new(),
             buffer: vec![0; COPY_BUFFER],
         })
     }
 
     /// Makes one member; `content` is read when it is a file.
     pub(super) fn add(&mut self, entry: &Entry, content: &mut impl Read) -> Result<(), UnpackError> {
+        let plain;
+        let entry = match self.purpose {
+            Purpose::Layer(_) => entry,
+            Purpose::Files { .. } => {
+                plain = plain_entry(entry);
+                &plain
+            }
+        };
         let path = clean(&entry.path)?;
         let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (&path[..slash], &path[slash + 1..]),
@@ -82,8 +109,14 @@ impl Tree {
         if name.is_empty() {
             return self.set_root(entry);
         }
-        if name.starts_with(WHITEOUT) {
-            return self.add_whiteout(parent, name, &path);
+        match self.purpose {
+            Purpose::Layer(_) if name.starts_with(WHITEOUT) => {
+                return self.add_whiteout(parent, name, &path);
+            }
+            Purpose::Files { reserved } if reserved.iter().any(|name| name.as_bytes() == path) => {
+                return Err(UnpackError::Reserved { name: lossy(&path) });
+            }
+            Purpose::Layer(_) | Purpose::Files { .. } => {}
         }
         self.make_room(parent, name, &path, matches!(entry.kind, Kind::Directory))?;
         if let Kind::HardLink { target } = &entry.kind {
@@ -91,34 +124,35 @@ impl Tree {
         }
         self.enter(parent, &path)?;
         let buffer = &mut self.buffer;
-        let place = place(&self.root, &self.last_parent, name, &path);
+        let place = place(&self.root, &self.last_parent, name, &path, self.purpose);
         match &entry.kind {
             Kind::File { size } => place.make_file(entry, *size, content, buffer)?,
             Kind::Directory => place.make_directory(entry)?,
             Kind::Symlink { target } => place.make_symlink(entry, target)?,
             Kind::Fifo => place.make_node(entry, SFlag::S_IFIFO, 0)?,
-            Kind::CharDevice { major, minor } => {
-                place.make_device(entry, SFlag::S_IFCHR, *major, *minor, self.device_nodes)?
-            }
-            Kind::BlockDevice { major, minor } => {
-                place.make_device(entry, SFlag::S_IFBLK, *major, *minor, self.device_nodes)?
-            }
+            Kind::CharDevice { major, minor } => place.make_device(entry, SFlag::S_IFCHR, *major, *minor)?,
+            Kind::BlockDevice { major, minor } => place.make_device(entry, SFlag::S_IFBLK, *major, *minor)?,
             Kind::HardLink { .. } => {}
         }
         if matches!(entry.kind, Kind::Directory) {
-            self.directory_times.insert(path, entry.modified);
+            let mode = Some(mode_of(entry)).filter(|_| !self.purpose.keeps_owners());
+            self.directories.insert(path, (entry.modified, mode));
         }
         Ok(())
     }
 
-    /// Sets what could not be set before: the times of directories.
+    /// Sets what could not be set before: the times of directories, and modes that would have been in the way.
     pub(super) fn finish(self) -> Result<(), UnpackError> {
-        for (path, time) in &self.directory_times {
+        // What is in a directory comes before it, as it may be closed afterwards.
+        for (path, (time, mode)) in self.directories.iter().rev() {
             let spec = time_spec(*time);
             // A member that came later may have taken a directory's place.
             match open_beneath(&self.root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
                 Ok(directory) => {
-                    futimens(directory, &spec, &spec).map_err(failed("set the time of", path))?
+                    futimens(&directory, &spec, &spec).map_err(failed("set the time of", path))?;
+                    if let Some(mode) = mode {
+                        fchmod(&directory, *mode).map_err(failed("set the mode of", path))?;
+                    }
                 }
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
                 Err(error) => return Err(failed("open", path)(error)),
@@ -127,13 +161,15 @@ impl Tree {
         Ok(())
     }
 
-    /// The layer's own root, `./` or `/`.
+    /// The archive's own root, `./` or `/`. For files, that is a directory which was there before.
     fn set_root(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         if !matches!(entry.kind, Kind::Directory) {
             return Err(UnpackError::RootKind { name: lossy(&entry.path) });
         }
-        set_open_metadata(&self.root, entry)?;
-        self.directory_times.insert(Vec::new(), entry.modified);
+        if self.purpose.keeps_owners() {
+            set_open_metadata(&self.root, entry, self.purpose)?;
+            self.directories.insert(Vec::new(), (entry.modified, None));
+        }
         Ok(())
     }
 
@@ -151,7 +187,7 @@ impl Tree {
             return Err(UnpackError::Whiteout { name: lossy(path) });
         }
         self.enter(parent, path)?;
-        let place = place(&self.root, &self.last_parent, hidden, path);
+        let place = place(&self.root, &self.last_parent, hidden, path, self.purpose);
         match place.stat()? {
             None => place.make_whiteout(),
             // A whiteout hides what lower layers have, and never what its own layer has.
@@ -182,7 +218,7 @@ impl Tree {
         let target_directory = open_beneath(&self.root, target_parent, OFlag::O_PATH | OFlag::O_DIRECTORY)
             .map_err(|_| wrong())?;
         self.enter(parent, path)?;
-        let place = place(&self.root, &self.last_parent, name, path);
+        let place = place(&self.root, &self.last_parent, name, path, self.purpose);
         match linkat(
             &target_directory,
             OsStr::from_bytes(target_name),
@@ -205,7 +241,7 @@ impl Tree {
         new_is_directory: bool,
     ) -> Result<(), UnpackError> {
         self.enter(parent, path)?;
-        let place = place(&self.root, &self.last_parent, name, path);
+        let place = place(&self.root, &self.last_parent, name, path, self.purpose);
         let Some(stat) = place.stat()? else { return Ok(()) };
         if is_directory(&stat) {
             if new_is_directory {
@@ -258,7 +294,8 @@ impl Tree {
         })?;
         for component in parent.split(|byte| *byte == b'/') {
             let next = {
-                let place = Place { parent: &directory, name: OsStr::from_bytes(component), full: path };
+                let name = OsStr::from_bytes(component);
+                let place = Place { parent: &directory, name, full: path, purpose: self.purpose };
                 match place.stat()? {
                     None => place.make_plain_directory()?,
                     Some(stat) if is_directory(&stat) => {}
@@ -283,11 +320,13 @@ fn place<'a>(
     last_parent: &'a Option<(Vec<u8>, OwnedFd)>,
     name: &'a [u8],
     full: &'a [u8],
+    purpose: Purpose,
 ) -> Place<'a> {
     Place {
         parent: last_parent.as_ref().map_or(root, |(_, directory)| directory),
         name: OsStr::from_bytes(name),
         full,
+        purpose,
     }
 }
 
@@ -325,7 +364,7 @@ impl Place<'_> {
             left -= read as u64;
         }
         let file = OwnedFd::from(file);
-        set_open_metadata(&file, entry)?;
+        set_open_metadata(&file, entry, self.purpose)?;
         let time = time_spec(entry.modified);
         futimens(file, &time, &time).map_err(failed("set the time of", self.full))
     }
@@ -335,7 +374,12 @@ impl Place<'_> {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(failed("create", self.full)(error)),
         }
-        set_open_metadata(&self.open_directory()?, entry)
+        if self.purpose.keeps_owners() {
+            return set_open_metadata(&self.open_directory()?, entry, self.purpose);
+        }
+        // Until all members are made in it.
+        fchmod(self.open_directory()?, mode_of(entry) | Mode::S_IRWXU)
+            .map_err(failed("set the mode of", self.full))
     }
 
     fn make_plain_directory(&self) -> Result<(), UnpackError> {
@@ -357,20 +401,14 @@ impl Place<'_> {
         self.set_time(entry)
     }
 
-    fn make_device(
-        &self,
-        entry: &Entry,
-        kind: SFlag,
-        major: u32,
-        minor: u32,
-        policy: DeviceNodes,
-    ) -> Result<(), UnpackError> {
-        let allowed = match policy {
-            DeviceNodes::Create => true,
-            DeviceNodes::Harmless => {
+    fn make_device(&self, entry: &Entry, kind: SFlag, major: u32, minor: u32) -> Result<(), UnpackError> {
+        let allowed = match self.purpose {
+            Purpose::Files { .. } => return Err(UnpackError::NoDevices { name: lossy(self.full) }),
+            Purpose::Layer(DeviceNodes::Create) => true,
+            Purpose::Layer(DeviceNodes::Harmless) => {
                 self.full.starts_with(b"dev/") || kind == SFlag::S_IFCHR && HARMLESS.contains(&(major, minor))
             }
-            DeviceNodes::Refuse => false,
+            Purpose::Layer(DeviceNodes::Refuse) => false,
         };
         if !allowed {
             return Err(UnpackError::Device { name: lossy(self.full) });
@@ -394,6 +432,9 @@ impl Place<'_> {
     }
 
     fn set_owner(&self, entry: &Entry) -> Result<(), UnpackError> {
+        if !self.purpose.keeps_owners() {
+            return Ok(());
+        }
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         fchownat(self.parent, self.name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
             .map_err(failed("set the owner of", self.full))
@@ -440,6 +481,11 @@ fn clean(name: &[u8]) -> Result<Vec<u8>, UnpackError> {
         }
     }
     Ok(path)
+}
+
+/// A member as a user may have it: no setuid bits, nor attributes, and written to by nobody else.
+fn plain_entry(entry: &Entry) -> Entry {
+    Entry { mode: entry.mode & 0o755, xattrs: Vec::new(), ..entry.clone() }
 }
 
 fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {

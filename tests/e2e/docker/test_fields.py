@@ -276,3 +276,16 @@ def test_statistics(docker_cluster, framework, inspect):
     statistics = wait.until(used, 20, "it has used CPU time")
     assert statistics["mem_limit_bytes"] == 64 << 20
     assert statistics["mem_total_bytes"] > 0
+
+
+def test_files_are_fetched_into_its_sandbox(docker_cluster, framework):
+    source = os.path.join(docker_cluster.base, "fetched")
+    with open(source, "w") as file:
+        file.write("fetched\n")
+    command = {"shell": True, "value": "cat $MESOS_SANDBOX/fetched", "uris": [{"value": source}]}
+    task_id = run(framework, command)
+    assert said(docker_cluster, framework, task_id) == "fetched\n"
+    missing = {**command, "uris": [{"value": "/no/such/file"}]}
+    task_id = run(framework, missing, states=("TASK_FAILED",))
+    status = framework.statuses(task_id)[-1]
+    assert status["reason"] == "REASON_CONTAINER_LAUNCH_FAILED" and "/no/such/file" in status["message"], status
