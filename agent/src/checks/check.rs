@@ -10,10 +10,8 @@ use std::time::Duration;
 
 use tepui_api::v1::check_status_info::{Command, Http, Tcp};
 use tepui_api::v1::environment::variable::Type as VariableType;
-use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{
-    CheckInfo, CheckStatusInfo, CommandInfo, HealthCheck, TaskState, TaskStatus, check_info, health_check,
-    network_info::Protocol,
+    CheckInfo, CheckStatusInfo, CommandInfo, HealthCheck, check_info, health_check, network_info::Protocol,
 };
 
 /// Waits are not longer than this, a hundred years: clocks end somewhere.
@@ -86,6 +84,15 @@ pub enum Finding {
     },
 }
 
+/// What must be known of a health check to go on with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Health {
+    /// It has passed before.
+    pub passed: bool,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
 /// A check of a task that runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Check {
@@ -105,12 +112,9 @@ enum Judge {
         last: CheckStatusInfo,
     },
     HealthCheck {
-        /// It has not passed yet.
-        initializing: bool,
+        health: Health,
         /// Until when failures do not count before the first success; `None` when they always do.
         grace_until: Option<Duration>,
-        /// Failures in a row.
-        failures: u32,
         /// How many of them are too many.
         allowed: u32,
     },
@@ -173,45 +177,34 @@ impl Check {
             timeout: timeout(info.timeout_seconds()),
             next: Some(now.saturating_add(seconds(info.delay_seconds()))),
             judge: Judge::HealthCheck {
-                initializing: true,
+                health: Health::default(),
                 grace_until: (!grace.is_zero()).then(|| now.saturating_add(grace)),
-                failures: 0,
                 allowed: info.consecutive_failures(),
             },
         })
     }
 
-    /// Takes up a check, made just now, of a task that has run for a while and of which these updates were made, under an earlier
-    /// process of the agent. What is left of its delay and grace period is waited for; after them, the first probe comes within an
-    /// interval, at the given part of it, so that not all tasks of an agent are asked at once.
-    pub fn resume<'a>(
+    /// Takes up a check, made just now, of a task that has run for a while under an earlier process of the agent. What is left of
+    /// its delay and grace period is waited for; after them, the first probe comes within an interval, at the given part of it, so
+    /// that not all tasks of an agent are asked at once.
+    pub fn resume(
         &mut self,
         now: Duration,
         ran: Duration,
         part: f64,
-        updates: impl DoubleEndedIterator<Item = &'a TaskStatus>,
+        told: Option<CheckStatusInfo>,
+        known: Health,
     ) {
         if let Some(next) = &mut self.next {
             let left = (*next - now).saturating_sub(ran);
             *next = now + if left.is_zero() { self.interval.mul_f64(part.clamp(0.0, 1.0)) } else { left };
         }
         match &mut self.judge {
-            Judge::Check { last } => {
-                let mut running = updates.rev().filter(|status| status.state() == TaskState::TaskRunning);
-                *last = running.find_map(|status| status.check_status).unwrap_or(*last);
-            }
-            Judge::HealthCheck { initializing, grace_until, failures, .. } => {
+            Judge::Check { last } => *last = told.unwrap_or(*last),
+            Judge::HealthCheck { health, grace_until, .. } => {
+                *health = known;
                 *grace_until =
                     grace_until.and_then(|until| until.checked_sub(ran)).filter(|until| *until >= now);
-                let told =
-                    updates.rev().filter(|status| status.reason() == Reason::TaskHealthCheckStatusUpdated);
-                for status in told {
-                    if status.healthy() {
-                        *initializing = false;
-                        break;
-                    }
-                    *failures = failures.saturating_add(1);
-                }
             }
         }
     }
@@ -238,25 +231,34 @@ impl Check {
                 *last = result;
                 changed.then_some(Finding::Status(result))
             }
-            Judge::HealthCheck { initializing, grace_until, failures, allowed } => {
+            Judge::HealthCheck { health, grace_until, allowed } => {
                 if outcome.passes() {
-                    let told = *initializing || *failures > 0;
-                    (*initializing, *failures) = (false, 0);
+                    let told = !health.passed || health.failures > 0;
+                    *health = Health { passed: true, failures: 0 };
                     return told.then_some(Finding::Health { healthy: true, kill: false });
                 }
-                if *initializing && grace_until.is_some_and(|until| now <= until) {
+                if !health.passed && grace_until.is_some_and(|until| now <= until) {
                     return None;
                 }
-                *failures = failures.saturating_add(1);
-                Some(Finding::Health { healthy: false, kill: *failures >= *allowed })
+                health.failures = health.failures.saturating_add(1);
+                Some(Finding::Health { healthy: false, kill: health.failures >= *allowed })
             }
+        }
+    }
+
+    /// What must be on disk together with what is told, for [`Check::resume`]; a default for what is no health check.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self.judge {
+            Judge::HealthCheck { health, .. } => health,
+            Judge::Check { .. } => Health::default(),
         }
     }
 
     /// Whether it has failed too often already: an earlier process of the agent was killed between saying so and killing the task.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        matches!(self.judge, Judge::HealthCheck { failures, allowed, .. } if failures > 0 && failures >= allowed)
+        matches!(self.judge, Judge::HealthCheck { health: Health { failures, .. }, allowed, .. } if failures > 0 && failures >= allowed)
     }
 
     fn kind(&self) -> Kind {

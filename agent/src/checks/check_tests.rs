@@ -93,13 +93,7 @@ fn failures_do_not_count_in_the_grace_period_until_the_first_success() {
 #[test]
 fn a_check_tells_when_its_result_changes() {
     let mut check = Check::of_check(&http_check(), Duration::ZERO).unwrap();
-    let status = |code: Option<u32>| {
-        Some(Finding::Status(CheckStatusInfo {
-            r#type: Some(check_info::Type::Http as i32),
-            http: Some(Http { status_code: code }),
-            ..CheckStatusInfo::default()
-        }))
-    };
+    let status = |code| Some(Finding::Status(result(code)));
     let slow = || Outcome::Failed("slow".into());
     let answers =
         [slow(), Outcome::Answered(200), Outcome::Answered(200), Outcome::Answered(202), slow(), slow()];
@@ -199,56 +193,39 @@ fn odd_times_are_times() {
     assert_eq!(check.due(), Some(SECOND + SHORTEST_INTERVAL));
 }
 
-fn update(reason: Option<Reason>, healthy: Option<bool>, code: Option<u32>) -> TaskStatus {
-    TaskStatus {
-        state: TaskState::TaskRunning as i32,
-        reason: reason.map(|reason| reason as i32),
-        healthy,
-        check_status: Some(CheckStatusInfo {
-            r#type: Some(check_info::Type::Http as i32),
-            http: Some(Http { status_code: code }),
-            ..CheckStatusInfo::default()
-        }),
-        ..TaskStatus::default()
+fn result(code: Option<u32>) -> CheckStatusInfo {
+    CheckStatusInfo {
+        r#type: Some(check_info::Type::Http as i32),
+        http: Some(Http { status_code: code }),
+        ..CheckStatusInfo::default()
     }
 }
 
 #[test]
 fn a_health_check_goes_on_where_an_earlier_process_left_it() {
-    const HEALTH: Option<Reason> = Some(Reason::TaskHealthCheckStatusUpdated);
-    const CHECK: Option<Reason> = Some(Reason::TaskCheckStatusUpdated);
     let now = 1000 * SECOND;
-    let resumed = |ran: Duration, updates: &[TaskStatus]| {
+    let resumed = |ran: Duration, passed, failures| {
         let mut check = Check::of_health_check(&health_check(10.0, 3), now).unwrap();
-        check.resume(now, ran, 0.5, updates.iter());
+        check.resume(now, ran, 0.5, None, Health { passed, failures });
         check
     };
-    let fresh = update(None, None, None);
-    let check = resumed(SECOND, std::slice::from_ref(&fresh));
+    let check = resumed(SECOND, false, 0);
     assert_eq!(check.due(), Some(now + SECOND), "what is left of its delay");
-    let mut check = resumed(4 * SECOND, std::slice::from_ref(&fresh));
+    let mut check = resumed(4 * SECOND, false, 0);
     assert_eq!(check.due(), Some(now + 3 * SECOND / 2), "half an interval, as it was told");
     assert_eq!(run(&mut check, &[DOWN, DOWN, DOWN]), [None, None, SICK], "what is left of its grace period");
-    let mut check = resumed(11 * SECOND, std::slice::from_ref(&fresh));
-    assert_eq!(run(&mut check, &[DOWN]), [SICK], "nothing is left of it");
-    let mut check = resumed(4 * SECOND, &[fresh.clone(), update(HEALTH, Some(true), None)]);
-    assert_eq!(run(&mut check, &[UP, DOWN]), [None, SICK], "it has passed before");
-    let sick = update(HEALTH, Some(false), None);
-    let between = update(CHECK, Some(false), Some(200));
-    let mut check =
-        resumed(20 * SECOND, &[fresh, update(HEALTH, Some(true), None), sick.clone(), between, sick.clone()]);
+    assert_eq!(run(&mut resumed(11 * SECOND, false, 0), &[DOWN]), [SICK], "nothing is left of it");
+    assert_eq!(run(&mut resumed(4 * SECOND, true, 0), &[UP, DOWN]), [None, SICK], "it has passed before");
+    let mut check = resumed(20 * SECOND, true, 2);
     assert!(!check.has_failed());
     assert_eq!(run(&mut check, &[DOWN]), [DOOMED], "two failures before, the third now");
-    assert!(resumed(20 * SECOND, &[sick.clone(), sick.clone(), sick]).has_failed());
+    assert!(check.has_failed() && resumed(20 * SECOND, false, 3).has_failed());
 }
 
 #[test]
 fn a_check_goes_on_where_an_earlier_process_left_it() {
     let mut check = Check::of_check(&http_check(), SECOND).unwrap();
-    let killing = TaskStatus { state: TaskState::TaskKilling as i32, ..update(None, None, None) };
-    let updates =
-        [update(None, None, None), update(Some(Reason::TaskCheckStatusUpdated), None, Some(200)), killing];
-    check.resume(SECOND, 100 * SECOND, 0.0, updates.iter());
+    check.resume(SECOND, 100 * SECOND, 0.0, Some(result(Some(200))), Health::default());
     assert_eq!(check.due(), Some(SECOND));
     assert_eq!(run(&mut check, &[Outcome::Answered(200)]), [None], "nothing has changed");
 }
@@ -301,25 +278,25 @@ proptest! {
 
     /// Killed between any two answers, the next process of the agent goes on as if nothing had happened.
     #[test]
-    fn updates_hold_all_that_must_survive(
+    fn what_is_written_down_is_all_that_must_survive(
         answers in prop::collection::vec(outcome(), 1..30), at in 0..30_usize, grace in 0..60_u32,
     ) {
         let info = health_check(f64::from(grace), u32::MAX);
         let mut whole = Check::of_health_check(&info, Duration::ZERO).unwrap();
         let mut parts = whole.clone();
-        let mut updates = vec![update(None, None, None)];
+        let mut disk = Health::default();
         for (number, answer) in answers.iter().enumerate() {
             let now = whole.due().unwrap();
             if number == at {
                 parts = Check::of_health_check(&info, now).unwrap();
-                parts.resume(now, now, 0.0, updates.iter());
+                parts.resume(now, now, 0.0, None, disk);
             }
             whole.begin(None);
             parts.begin(None);
             let (one, other) = (whole.answered(now, answer), parts.answered(now, answer));
             prop_assert_eq!(one, other);
-            if let Some(Finding::Health { healthy, .. }) = one {
-                updates.push(update(Some(Reason::TaskHealthCheckStatusUpdated), Some(healthy), None));
+            if one.is_some() {
+                disk = whole.health();
             }
         }
     }

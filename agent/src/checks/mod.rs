@@ -21,7 +21,7 @@ mod tcp;
 use tepui_api::v1::ContainerId;
 
 use crate::shell::backend::Backend;
-pub use check::{Check, Finding, Kind, Outcome, Probe, Target};
+pub use check::{Check, Finding, Health, Kind, Outcome, Probe, Target};
 use network::Network;
 
 /// Asks a task once. Takes no longer than the probe's time-out.

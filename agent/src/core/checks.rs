@@ -11,13 +11,13 @@ use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{CheckStatusInfo, TaskInfo, TaskState, TaskStatus};
 
 use super::Core;
-use super::frames::grace_of;
-use super::input::{ContainerCommand, Now, Output};
+use super::frames::{grace_of, record};
+use super::input::{ContainerCommand, Now, Output, Write};
 use super::kill::Timer;
 use super::recovery::StoredUpdate;
 use super::status::Verdict;
-use super::task::{KillCause, KillOrder, Life, TaskKey};
-use crate::checks::check::{Check, Finding, Kind, Outcome, Target, unchecked};
+use super::task::{KillCause, KillOrder, Life, Task, TaskKey};
+use crate::checks::check::{Check, Finding, Health, Kind, Outcome, Target, unchecked};
 
 /// The checks of a task that runs.
 #[derive(Debug)]
@@ -77,20 +77,22 @@ impl Core {
         now: Now,
         key: &TaskKey,
         since: Duration,
+        health: Health,
         updates: &[StoredUpdate],
         out: &mut Vec<Output>,
     ) {
         let Some(task) = self.frameworks.task(key) else { return };
         let policy = task.info.kill_policy;
         let Some(mut checks) = Checks::of(&task.info, now.monotonic) else { return };
-        let ran = now.unix.saturating_sub(since);
-        let statuses = || updates.iter().map(|update| &*update.status);
-        for (_, check) in checks.each() {
-            check.resume(now.monotonic, ran, self.part(), statuses());
-        }
-        if let Some(last) = statuses().rfind(|status| status.state() == TaskState::TaskRunning) {
+        let statuses = updates.iter().map(|update| &update.status);
+        if let Some(last) = statuses.rev().find(|status| status.state() == TaskState::TaskRunning) {
             let status = last.check_status.or(checks.found.status);
             checks.found = Found { healthy: last.healthy, status };
+        }
+        let ran = now.unix.saturating_sub(since);
+        let told = checks.found.status;
+        for (_, check) in checks.each() {
+            check.resume(now.monotonic, ran, self.part(), told, health);
         }
         let failed = checks.health_check.as_ref().is_some_and(Check::has_failed);
         self.keep_checks(key, checks);
@@ -129,11 +131,12 @@ impl Core {
         outcome: &Outcome,
         out: &mut Vec<Output>,
     ) {
-        let Some(task) = self.frameworks.task(key).filter(|task| task.life == Life::Running) else { return };
-        let policy = task.info.kill_policy;
+        let running = self.frameworks.task(key).filter(|task| task.life == Life::Running);
+        let Some(task) = running.cloned() else { return };
         let Some(checks) = self.checks.get_mut(key) else { return };
         let Some(check) = checks.get(kind).filter(|check| check.due().is_none()) else { return };
         let finding = check.answered(now.monotonic, outcome);
+        let health = check.health();
         self.timers.extend(check.due().map(|at| (at, Timer::Check(key.clone(), kind))));
         match (finding, outcome) {
             (None, Outcome::Failed(why)) => {
@@ -151,22 +154,30 @@ impl Core {
             None => {}
             Some(Finding::Status(status)) => {
                 checks.found.status = Some(status);
-                self.tell_found(now, key, Reason::TaskCheckStatusUpdated, out);
+                self.tell_found(now, key, Reason::TaskCheckStatusUpdated, vec![], out);
             }
             Some(Finding::Health { healthy, kill }) => {
                 checks.found.healthy = Some(healthy);
-                self.tell_found(now, key, Reason::TaskHealthCheckStatusUpdated, out);
+                let noted = vec![with_health(&task, health)];
+                self.tell_found(now, key, Reason::TaskHealthCheckStatusUpdated, noted, out);
                 if kill {
-                    let order = KillOrder { cause: KillCause::Unhealthy, grace: grace_of(policy) };
-                    self.kill(now, key, order, out);
+                    let grace = grace_of(task.info.kill_policy);
+                    self.kill(now, key, KillOrder { cause: KillCause::Unhealthy, grace }, out);
                 }
             }
         }
     }
 
-    fn tell_found(&mut self, now: Now, key: &TaskKey, reason: Reason, out: &mut Vec<Output>) {
+    fn tell_found(
+        &mut self,
+        now: Now,
+        key: &TaskKey,
+        reason: Reason,
+        noted: Vec<Write>,
+        out: &mut Vec<Output>,
+    ) {
         let verdict = Verdict { reason: Some(reason), ..Verdict::executor(TaskState::TaskRunning) };
-        self.update(now, key, verdict, false, out);
+        self.update_with(now, key, verdict, false, noted, out);
     }
 
     /// What an update in this state says of a task's checks.
@@ -179,6 +190,15 @@ impl Core {
         status.check_status = found.status;
         status.healthy = status.healthy.or(found.healthy);
     }
+}
+
+/// A task's record, with what is to be known of its health after a restart.
+fn with_health(task: &Task, health: Health) -> Write {
+    let mut write = record(task, None);
+    if let Write::Task(record) = &mut write {
+        record.health = Some(health);
+    }
+    write
 }
 
 /// Why a check of this task cannot be done.

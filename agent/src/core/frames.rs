@@ -343,5 +343,6 @@ pub(super) fn record(task: &Task, kill: Option<KillOrder>) -> Write {
         directory: task.directory.clone(),
         user: task.user.clone(),
         kill,
+        health: None,
     }))
 }

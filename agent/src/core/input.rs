@@ -14,7 +14,7 @@ use tepui_api::v1::{
 
 use super::executor::ExecutorKey;
 use super::task::{KillOrder, TaskKey};
-use crate::checks::check::{Kind, Outcome, Probe};
+use crate::checks::check::{Health, Kind, Outcome, Probe};
 
 /// The time, as the core is told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,7 +251,7 @@ pub enum Write {
     Framework(Arc<FrameworkInfo>, FrameworkFate),
     /// It has nothing here any more.
     RemoveFramework(tepui_api::v1::FrameworkId),
-    /// A task was taken on, or began to be killed.
+    /// A task was taken on, was asked for its health, or began to be killed.
     Task(Box<TaskWrite>),
     /// An update, with its number in its task's stream.
     Update(TaskKey, u64, Arc<TaskStatus>),
@@ -285,4 +285,6 @@ pub struct TaskWrite {
     pub user: Option<String>,
     /// The kill under way, so that a restarted agent carries it on.
     pub kill: Option<KillOrder>,
+    /// What its health check has found, so that a restarted agent goes on with it.
+    pub health: Option<Health>,
 }

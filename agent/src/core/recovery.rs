@@ -21,6 +21,7 @@ use super::kill::Timer;
 use super::status::{Verdict, can, dropped, is_terminal};
 use super::task::{KillOrder, Life, Task, TaskKey, shown};
 use super::{Core, Drain};
+use crate::checks::check::Health;
 
 /// All that was on disk.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -193,9 +194,9 @@ impl Core {
             out.push(Output::Container(container, ContainerCommand::Destroy));
             return;
         }
-        let order = record.kill;
+        let (order, health) = (record.kill, record.health.unwrap_or_default());
         match found {
-            Found::Running { .. } => self.adopt(now, &key, order, &updates, out),
+            Found::Running { .. } => self.adopt(now, &key, order, health, &updates, out),
             Found::Exited { status, limitation } => {
                 self.catch_up(now, &key, out);
                 let killed = order.map(|order| order.cause);
@@ -238,6 +239,7 @@ impl Core {
         now: Now,
         key: &TaskKey,
         order: Option<KillOrder>,
+        health: Health,
         updates: &[StoredUpdate],
         out: &mut Vec<Output>,
     ) {
@@ -256,7 +258,7 @@ impl Core {
         match order {
             // With its whole grace period again.
             Some(order) => self.kill(now, key, order, out),
-            None => self.resume_checks(now, key, since, updates, out),
+            None => self.resume_checks(now, key, since, health, updates, out),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tepui_api::v1::{ContainerId, FrameworkInfo, TaskInfo};
 
 use super::redact::redact;
+use crate::checks::check::Health;
 use crate::core::{FrameworkFate, KillCause, KillOrder, TaskKey, TaskWrite};
 
 /// A framework.
@@ -37,6 +38,20 @@ pub struct TaskRecord {
     /// A kill that was begun.
     #[prost(message, optional, tag = "5")]
     pub kill: Option<KillRecord>,
+    /// What its health check has found.
+    #[prost(message, optional, tag = "10")]
+    pub health: Option<HealthRecord>,
+}
+
+/// What a health check has found.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct HealthRecord {
+    /// It has passed before.
+    #[prost(bool, required, tag = "1")]
+    pub passed: bool,
+    /// Failures in a row.
+    #[prost(uint32, required, tag = "2")]
+    pub failures: u32,
 }
 
 /// A kill.
@@ -92,6 +107,7 @@ impl TaskRecord {
             directory: task.directory.to_string_lossy().into_owned(),
             user: task.user.clone(),
             kill: task.kill.map(KillRecord::new),
+            health: task.health.map(|Health { passed, failures }| HealthRecord { passed, failures }),
         }
     }
 
@@ -104,6 +120,7 @@ impl TaskRecord {
             directory: self.directory.into(),
             user: self.user,
             kill: self.kill.map(KillRecord::order),
+            health: self.health.map(|HealthRecord { passed, failures }| Health { passed, failures }),
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use prost::Message as _;
-use redb::{Database, DatabaseError, TableDefinition, WriteTransaction};
+use redb::{Database, DatabaseError, ReadableTable as _, TableDefinition, WriteTransaction};
+
+use tepui_api::v1::TaskStatus;
+use tepui_api::v1::task_status::Reason;
 
 use super::records::{FrameworkRecord, TaskRecord};
 use super::{StoreError, database_error, open_database, upgrade};
@@ -74,6 +77,7 @@ pub fn apply(to: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
         }
         Write::Acknowledged(key, sequence) => {
             to.open_table(ACKNOWLEDGED)?.insert(names(key), sequence + 1)?;
+            forget_older_findings(to, key, *sequence)?;
         }
         Write::RemoveTask(key) => {
             let (framework, task) = names(key);
@@ -84,6 +88,26 @@ pub fn apply(to: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
         }
     }
     Ok(())
+}
+
+/// Of what a task's checks found, only what was acknowledged last is needed by an agent that starts anew: a task that is asked each
+/// second for a year would fill the disk otherwise.
+fn forget_older_findings(to: &WriteTransaction, key: &TaskKey, sequence: u64) -> Result<(), redb::Error> {
+    let (framework, task) = names(key);
+    let mut updates = to.open_table(UPDATES)?;
+    let is_new = updates.get((framework, task, sequence))?.is_some_and(|row| is_finding(row.value()));
+    if is_new {
+        let older = (framework, task, 0)..(framework, task, sequence);
+        updates.retain_in(older, |_, row| !is_finding(row))?;
+    }
+    Ok(())
+}
+
+/// Whether this is an update that tells what a check found.
+fn is_finding(row: &[u8]) -> bool {
+    TaskStatus::decode(row).is_ok_and(|status| {
+        matches!(status.reason(), Reason::TaskCheckStatusUpdated | Reason::TaskHealthCheckStatusUpdated)
+    })
 }
 
 fn names(key: &TaskKey) -> (&str, &str) {

@@ -1,6 +1,7 @@
 //! The store, with files of its own and with those that earlier versions left.
 
 use super::*;
+use crate::checks::Health;
 use crate::core::{FrameworkFate, KillCause, KillOrder, StoredTask, StoredUpdate, TaskKey, TaskWrite};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -19,6 +20,7 @@ fn record(task: &str, kill: Option<KillOrder>) -> TaskWrite {
         directory: "/w/x".into(),
         user: Some("nobody".into()),
         kill,
+        health: None,
     }
 }
 
@@ -308,4 +310,36 @@ fn the_boot_id_outlives_the_agents_id() {
         ],
     );
     assert_eq!(read(dir.path()), StoredState { boot_id: Some("two".into()), ..StoredState::default() });
+}
+
+#[test]
+fn of_what_checks_found_only_the_last_that_was_acknowledged_stays() {
+    use tepui_api::v1::task_status::Reason;
+    let dir = tempfile::tempdir().unwrap();
+    let finding = |sequence, reason: Reason| {
+        let status = TaskStatus { reason: Some(reason as i32), ..(*status(TaskState::TaskRunning)).clone() };
+        Write::Update(key("t"), sequence, Arc::new(status))
+    };
+    let health = Health { passed: true, failures: 2 };
+    let mut writes = vec![
+        Write::Agent(Arc::default()),
+        Write::Framework(framework(), FrameworkFate::Active),
+        Write::Task(Box::new(TaskWrite { health: Some(health), ..record("t", None) })),
+        Write::Update(key("t"), 0, status(TaskState::TaskStarting)),
+        Write::Update(key("t"), 1, status(TaskState::TaskRunning)),
+    ];
+    for sequence in 2..6 {
+        let reason = if sequence % 2 == 0 {
+            Reason::TaskCheckStatusUpdated
+        } else {
+            Reason::TaskHealthCheckStatusUpdated
+        };
+        writes.push(finding(sequence, reason));
+    }
+    writes.extend((0..5).map(|sequence| Write::Acknowledged(key("t"), sequence)));
+    commit(dir.path(), vec![writes]);
+    let task = read(dir.path()).tasks.remove(0);
+    let left: Vec<_> = task.updates.iter().map(|update| (update.sequence, update.acknowledged)).collect();
+    assert_eq!(left, [(0, true), (1, true), (4, true), (5, false)]);
+    assert_eq!(task.record.health, Some(health));
 }

@@ -173,6 +173,36 @@ def test_ports_are_reached_from_outside_and_outlive_the_agent(net, framework):
     net.wait_clean("a", "b")
 
 
+@pytest.mark.parametrize("kind", ["HTTP", "TCP"])
+def test_checks_ask_in_the_containers_network(net, framework, kind):
+    """The loopback of the container, which nobody outside of it reaches; after a restart of the agent, too."""
+    net.bridge("a", "10.88.1.0/24")
+    net.start("a")
+    page = "busybox httpd -f -p 127.0.0.1:8080 -h ."
+    script = f"until [ -e go ]; do sleep 0.1; done; {page} & until [ -e end ]; do sleep 0.1; done; kill $!; sleep 1000"
+    every = {"type": kind, "delay_seconds": 0, "interval_seconds": 0.2, "timeout_seconds": 5, kind.lower(): {"port": 8080}}
+    check = {**every, "http": {"port": 8080, "path": "/go"}} if kind == "HTTP" else every
+    task_id = framework.run_task(script, container=on("net"), check=check, health_check={**check, "consecutive_failures": 2, "grace_period_seconds": 60})
+    told = lambda: [s for s in framework.statuses(task_id) if s.get("healthy") is not None]  # noqa: E731
+    tcp = {"type": "TCP", "tcp": {"succeeded": False}}
+    if kind == "TCP":
+        framework.wait_for(lambda: any(s["check_status"] == tcp for s in framework.statuses(task_id)), 20, "nobody listens yet")
+    run = f"{net.cluster.directory('a')}/slaves/{net.cluster.agent_id('a')}/frameworks/{framework.id}/executors/{task_id}/runs/latest"
+    open(f"{run}/go", "w").close()
+    framework.wait_for(lambda: told() and told()[-1]["healthy"], 20, "healthy")
+    good = {"type": "TCP", "tcp": {"succeeded": True}} if kind == "TCP" else {"type": "HTTP", "http": {"status_code": 200}}
+    framework.wait_for(lambda: any(s["check_status"] == good for s in framework.statuses(task_id)), 20, "its result")
+    net.cluster.agents["a"].kill9()
+    net.cluster.restart_agent("a")
+    wait.holds(lambda: all(s["healthy"] for s in told()), 1, "it is healthy, asked by another process")
+    open(f"{run}/end", "w").close()
+    last = framework.wait_terminal(task_id)
+    assert (last["state"], last["healthy"]) == ("TASK_KILLED", False), last
+    threads = os.listdir(f"/proc/{net.cluster.agents['a'].pid}/task")
+    names = [open(f"/proc/{net.cluster.agents['a'].pid}/task/{thread}/comm").read().strip() for thread in threads]
+    assert "agent-check" not in names, "the threads that entered the network have ended"
+
+
 @pytest.mark.parametrize("with_image", [False, True])
 def test_several_networks_names_and_name_servers(net, framework, images, with_image):
     net.bridge("a", "10.88.1.0/24", name="one", dns={"nameservers": ["10.88.1.1"], "search": ["one.example"]})
