@@ -30,7 +30,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// A task that reads the gate.
 pub(crate) fn shape(gate: &Gate) -> Shape {
     let command = format!("exec cat {}", gate.pipe.display());
-    Shape { cpus: 0.01, mem: 16.0, image: None, command }
+    Shape { cpus: 0.01, mem: 16.0, image: None, command, checked: false }
 }
 
 /// The pipe that the tasks read.

@@ -47,8 +47,13 @@ pub async fn measure(
     let observer = Client::new(master, MediaType::Protobuf);
     let mut agent = Agent::start(program)?;
     until_active(&observer, true).await?;
-    let shape =
-        Shape { cpus: 0.05, mem: 32.0, image: Some(rivals.image.clone()), command: "true".to_owned() };
+    let shape = Shape {
+        cpus: 0.05,
+        mem: 32.0,
+        image: Some(rivals.image.clone()),
+        command: "true".to_owned(),
+        checked: false,
+    };
     let mut framework = Framework::subscribe(master, shape).await?;
 
     let (mut pulled, mut docker_cold, mut cold) = (Vec::new(), Vec::new(), Vec::new());

@@ -120,6 +120,7 @@ fn main() -> anyhow::Result<()> {
             mem: args.mem,
             image: args.image.clone(),
             command: args.command.clone(),
+            checked: false,
         };
         runtime.block_on(load::measure(
             master,
