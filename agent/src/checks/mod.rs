@@ -18,29 +18,44 @@ mod http;
 mod network;
 mod tcp;
 
+use std::time::Duration;
+
 use tepui_api::v1::ContainerId;
 
-use crate::shell::backend::Backend;
+use crate::shell::backend::{Backend, Inside};
 pub use check::{Check, Finding, Health, Kind, Outcome, Probe, Target};
 use network::Network;
 
 /// Asks a task once. Takes no longer than the probe's time-out.
-pub(crate) async fn probe(_backend: &dyn Backend, _id: &ContainerId, probe: &Probe) -> Outcome {
-    let asked = async {
-        let network = || Network::of(probe.pid);
-        match &probe.target {
-            Target::Command(_) => Err("commands are not run yet".to_owned()),
-            Target::Http(url) => http::status(&network()?, url).await.map(Outcome::Answered),
-            Target::Tcp { address, port } => {
-                tcp::connects(&network()?, *address, *port).await.map(Outcome::Connected)
-            }
+pub(crate) async fn probe(backend: &dyn Backend, id: &ContainerId, probe: &Probe) -> Outcome {
+    let timeout = probe.timeout;
+    let network = || Network::of(probe.pid);
+    let outcome = match &probe.target {
+        // Whoever runs it ends it with all its children when the time is up.
+        Target::Command(command) => {
+            let inside = Inside { command: (**command).clone(), timeout };
+            backend.run_inside(id.clone(), inside).await.map(Outcome::of_wait_status)
+        }
+        Target::Http(url) => {
+            let asked = async { http::status(&network()?, url).await.map(Outcome::Answered) };
+            within(timeout, asked).await
+        }
+        Target::Tcp { address, port } => {
+            let asked = async { tcp::connects(&network()?, *address, *port).await.map(Outcome::Connected) };
+            within(timeout, asked).await
         }
     };
-    let outcome = match probe.timeout {
+    outcome.unwrap_or_else(Outcome::Failed)
+}
+
+async fn within(
+    timeout: Option<Duration>,
+    asked: impl Future<Output = Result<Outcome, String>>,
+) -> Result<Outcome, String> {
+    match timeout {
         None => asked.await,
         Some(timeout) => tokio::time::timeout(timeout, asked)
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {} s", timeout.as_secs_f64()))),
-    };
-    outcome.unwrap_or_else(Outcome::Failed)
+    }
 }

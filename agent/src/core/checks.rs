@@ -17,7 +17,7 @@ use super::kill::Timer;
 use super::recovery::StoredUpdate;
 use super::status::Verdict;
 use super::task::{KillCause, KillOrder, Life, Task, TaskKey};
-use crate::checks::check::{Check, Finding, Health, Kind, Outcome, Target, unchecked};
+use crate::checks::check::{Check, Finding, Health, Kind, Outcome, unchecked};
 
 /// The checks of a task that runs.
 #[derive(Debug)]
@@ -203,11 +203,6 @@ fn with_health(task: &Task, health: Health) -> Write {
 
 /// Why a check of this task cannot be done.
 pub(super) fn refusal(task: &TaskInfo) -> Option<String> {
-    let check = task.check.as_ref().map(|info| Check::of_check(info, Duration::ZERO));
-    let health_check = task.health_check.as_ref().map(|info| Check::of_health_check(info, Duration::ZERO));
-    [check, health_check].into_iter().flatten().find_map(|check| match check {
-        Err(why) => Some(why),
-        Ok(mut check) => matches!(check.begin(None).target, Target::Command(_))
-            .then(|| "checks by command are not implemented yet: use one by HTTP or TCP".to_owned()),
-    })
+    let check = task.check.as_ref().and_then(|info| Check::of_check(info, Duration::ZERO).err());
+    check.or_else(|| Check::of_health_check(task.health_check.as_ref()?, Duration::ZERO).err())
 }

@@ -34,7 +34,6 @@ pub trait Backend: Send + Sync + 'static {
     /// Runs a command in it, beside its own program: in its namespaces, on its root file system, in its cgroups, with its environment (which that of the
     /// command comes on top of), and as its user unless the command names another. The output goes where the container's own goes. Gives the
     /// status as wait(2) does. When the time is up, the command is ended with all processes that it has left.
-    #[allow(dead_code, reason = "for the checks of tasks")]
     fn run_inside(&self, id: ContainerId, inside: Inside) -> BoxFuture<'_, Result<i32, String>>;
 
     /// Sends a signal to its processes.

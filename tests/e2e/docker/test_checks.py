@@ -61,3 +61,15 @@ def test_checks_outlive_the_agent(bare_cluster, engine):
     engine.docker("exec", name_of(framework, task_id), "rm", "/tmp/page")
     last = framework.wait_terminal(task_id, timeout=60)
     assert (last["state"], last["healthy"]) == ("TASK_KILLED", False), last
+
+
+def test_a_command_runs_in_the_container(framework, engine):
+    by = {"type": "COMMAND", **every(grace_period_seconds=60)}
+    command = {"value": 'echo checked; test -e /tmp/well && test "$OWN" = x', "environment": {"variables": [{"name": "OWN", "value": "x"}]}}
+    check = {"type": "COMMAND", "command": {"command": {"value": "exit 7"}}, **every()}
+    task_id = framework.run_task("touch /tmp/well; sleep 1000", container=container(), health_check={**by, "command": command, "consecutive_failures": 2}, check=check)
+    framework.wait_for(lambda: told(framework, task_id, HEALTH) and told(framework, task_id, CHECK), 20, "both")
+    assert told(framework, task_id, CHECK)[0]["check_status"] == {"type": "COMMAND", "command": {"exit_code": 7}}
+    engine.docker("exec", name_of(framework, task_id), "rm", "/tmp/well")
+    last = framework.wait_terminal(task_id, timeout=60)
+    assert (last["state"], last["healthy"]) == ("TASK_KILLED", False), last
