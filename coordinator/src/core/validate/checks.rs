@@ -21,7 +21,7 @@ pub(crate) enum CheckError {
     Scheme(String),
     #[error("its path '{0}' must begin with '/'")]
     Path(String),
-    #[error("its '{0}' must not be negative")]
+    #[error("its '{0}' must not be negative, nor be no number")]
     Negative(&'static str),
 }
 
@@ -144,7 +144,11 @@ fn validate_path(path: Option<&String>) -> Result<(), CheckError> {
 }
 
 fn not_negative(name: &'static str, value: Option<f64>) -> Result<(), CheckError> {
-    if value.is_some_and(|value| value < 0.0) { Err(CheckError::Negative(name)) } else { Ok(()) }
+    if value.is_some_and(|value| value < 0.0 || value.is_nan()) {
+        Err(CheckError::Negative(name))
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -233,6 +237,7 @@ mod tests {
             (HealthCheck { grace_period_seconds: Some(-1.0), ..tcp.clone() }, false),
             (HealthCheck { interval_seconds: Some(-1.0), ..tcp.clone() }, false),
             (HealthCheck { timeout_seconds: Some(-1.0), ..tcp.clone() }, false),
+            (HealthCheck { interval_seconds: Some(f64::NAN), ..tcp.clone() }, false),
             (HealthCheck { timeout_seconds: Some(0.0), ..tcp }, true),
         ];
         for (check, good) in table {
