@@ -219,7 +219,8 @@ async fn start_over(
     }
 
     let reconnect = Arc::new(Notify::new());
-    let (shell, ended) = Shell::new(core, store, containers, events, Arc::clone(&reconnect), clock);
+    let (shell, ended) =
+        Shell::new(core, store, containers, events, Arc::clone(&reconnect), clock, handle.clone());
     let shell = Thread::start("agent-core", shell.run(first)).map_err(StartError::Threads)?;
     tokio::spawn(forward(ends, handle.clone()));
     let link_closed = Arc::new(Notify::new());
@@ -322,6 +323,7 @@ fn config(settings: &Settings, address: SocketAddr) -> Result<Config, StartError
         work_dir: settings.work_dir.clone(),
         switch_user: settings.switch_user,
         shutdown_grace_period: settings.executor_shutdown_grace_period.0,
+        executor_registration_timeout: settings.executor_registration_timeout.0,
         sandbox_directory: settings.sandbox_directory.clone(),
         recovery_timeout: settings.recovery_timeout.0,
         executor_reregistration_timeout: settings.executor_reregistration_timeout.0,

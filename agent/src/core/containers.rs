@@ -5,12 +5,12 @@ use std::time::Duration;
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{ContainerId, NetworkInfo, TaskState};
 
-use super::Core;
 use super::input::{ContainerCommand, ContainerEvent, FrameworkFate, Limitation, Now, Output};
 use super::kill::Timer;
 use super::status::{Verdict, dropped, is_terminal};
 use super::task::{KillCause, Life, TaskKey};
 use super::updates::Released;
+use super::{Core, Owner};
 
 impl Core {
     pub(super) fn container_event(
@@ -20,9 +20,13 @@ impl Core {
         event: ContainerEvent,
         out: &mut Vec<Output>,
     ) {
-        let Some(key) = self.containers.get(id).cloned() else {
-            tracing::debug!(container = %id, ?event, "nothing is known of this container any more");
-            return;
+        let key = match self.containers.get(id).cloned() {
+            Some(Owner::Task(key)) => key,
+            Some(Owner::Executor(key)) => return self.executor_event(now, &key, event, out),
+            None => {
+                tracing::debug!(container = %id, ?event, "nothing is known of this container any more");
+                return;
+            }
         };
         let key = &key;
         match event {
@@ -134,7 +138,11 @@ impl Core {
             }
             Life::Running => None,
             Life::Killing(kill) => Some(kill.cause),
-            Life::Preparing { .. } | Life::Ending | Life::Terminated => return,
+            Life::Preparing { .. }
+            | Life::Queued { .. }
+            | Life::Delegated
+            | Life::Ending
+            | Life::Terminated => return,
         };
         self.counters.terminated += 1;
         self.end(now, key, exit_verdict(status, limitation.as_ref(), killed), out);
@@ -157,6 +165,7 @@ impl Core {
 
     pub(super) fn remove_remains(&mut self, key: &TaskKey, out: &mut Vec<Output>) {
         if let Some(task) = self.frameworks.task(key)
+            && task.owns_container()
             && task.life == Life::Ending
         {
             out.push(Output::Container(task.container.clone(), ContainerCommand::Destroy));
@@ -167,7 +176,7 @@ impl Core {
         let Some(task) = self.frameworks.task_mut(key) else { return };
         match task.life {
             Life::Ending => {}
-            Life::Terminated => return,
+            Life::Terminated | Life::Queued { .. } | Life::Delegated => return,
             Life::Preparing { .. } | Life::Starting { .. } | Life::Running | Life::Killing(_) => {
                 // Nobody asked for it, but nothing of it is left.
                 let message = "the container is gone, and nobody knows how it ended";

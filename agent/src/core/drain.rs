@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tepui_api::v1::framework_info::capability;
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{DrainConfig, KillPolicy, TaskState};
+use tepui_api::v1::{DrainConfig, KillPolicy, TaskState, TaskStatus};
 
 use super::frames::grace_of;
 use super::input::{FrameworkFate, Now, Output, Write};
@@ -51,14 +51,16 @@ impl Core {
         let Some(Drain { config, .. }) = self.drain else { return };
         let going_on = self.frameworks.active.values().filter(|f| f.fate == FrameworkFate::Active);
         let tasks = going_on.flat_map(|framework| framework.tasks.values());
-        let orders: Vec<(TaskKey, KillOrder)> = tasks
-            .map(|task| {
-                let grace = grace_of(cut(task.info.kill_policy, &config));
-                (task.key.clone(), KillOrder { cause: KillCause::Asked, grace })
-            })
+        let orders: Vec<(TaskKey, bool, Option<KillPolicy>)> = tasks
+            .map(|task| (task.key.clone(), task.owns_container(), cut(task.info.kill_policy, &config)))
             .collect();
-        for (key, order) in orders {
-            self.kill(now, &key, order, out);
+        for (key, own, policy) in orders {
+            if own {
+                let order = KillOrder { cause: KillCause::Asked, grace: grace_of(policy) };
+                self.kill(now, &key, order, out);
+            } else {
+                self.kill_delegated(now, &key, policy, out);
+            }
         }
     }
 
@@ -86,6 +88,15 @@ impl Core {
                 Verdict { state, reason: Some(Reason::AgentDraining), ..verdict }
             }
             _ => verdict,
+        }
+    }
+
+    /// As [`Core::as_drained`], for what an executor tells.
+    pub(super) fn as_drained_status(&self, key: &TaskKey, status: TaskStatus) -> TaskStatus {
+        let verdict = self.as_drained(key, Verdict::executor(status.state()));
+        match verdict.reason {
+            Some(reason) => TaskStatus { state: verdict.state as i32, reason: Some(reason as i32), ..status },
+            None => status,
         }
     }
 

@@ -31,7 +31,7 @@ pub struct ExecutorKey {
     pub executor: ExecutorId,
 }
 
-/// A subscription of an executor: one answer to `SUBSCRIBE`, which events go to.
+/// A request to `/api/v1/executor`. That of `SUBSCRIBE` stays open: events go to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 

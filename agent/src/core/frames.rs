@@ -8,14 +8,17 @@ use tepui_api::link::agent_frame;
 use tepui_api::link::coordinator_frame::Body;
 use tepui_api::link::{Acknowledge, ExecutorExited, KillTask, RunTask, RunTaskGroup, ShutdownExecutor};
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{ContainerId, ExecutorId, FrameworkId, FrameworkInfo, KillPolicy, TaskInfo, TaskState};
+use tepui_api::v1::{
+    ContainerId, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo, KillPolicy, TaskInfo, TaskState,
+};
 
+use super::executor::ExecutorKey;
 use super::input::{ContainerCommand, End, FrameworkFate, Launch, Now, Output, TaskWrite, Workload, Write};
 use super::registration::Link;
 use super::status::{Verdict, dropped};
 use super::task::{KillCause, KillOrder, Life, Task, TaskKey, shown};
 use super::updates::Acknowledged;
-use super::{Core, Waiting, WindUp, refusal};
+use super::{Core, Owner, Waiting, WindUp, refusal};
 use crate::sandbox::{environment, paths};
 
 /// The status that Mesos gives for an executor that was never started.
@@ -38,8 +41,7 @@ impl Core {
             Body::RunTaskGroup(run) => self.run_task_group(now, run, out),
             Body::KillTask(kill) => self.kill_task(now, kill, out),
             Body::Acknowledge(acknowledge) => self.acknowledge(acknowledge, out),
-            Body::Message(message) => tracing::debug!(framework = %message.framework_id,
-                executor = %message.executor_id, "dropping a message to a command task: nothing reads it"),
+            Body::Message(message) => self.framework_message(message, out),
             Body::ShutdownFramework(id) => self.shutdown_framework(now, &id, out),
             Body::ShutdownExecutor(shutdown) => self.shutdown_executor(now, shutdown, out),
             Body::UpdateFramework(info) => self.update_framework(info, out),
@@ -68,9 +70,14 @@ impl Core {
         if let Some(verdict) = refused {
             self.refuse_task(now, key, &info, verdict, out);
             if let Some(executor) = &info.executor {
-                Self::refuse_executor(&key.framework, &executor.executor_id, out);
+                self.refuse_executor(&key.framework, &executor.executor_id, out);
             }
             return;
+        }
+        if let Some(executor) = &info.executor {
+            let executor_key = ExecutorKey::new(key.framework.clone(), executor.executor_id.clone());
+            let tasks = vec![info.clone()];
+            return self.delegate_if_alive(now, &executor_key, executor, &framework, tasks, None, out);
         }
         let user = self.config.switch_user.then(|| refusal::user_of(&framework, &info));
         let container = ContainerId::new(uuid::Uuid::from_bytes(self.uuid()).to_string());
@@ -80,7 +87,6 @@ impl Core {
             config: &self.config,
             agent,
             framework: &framework,
-            task: &info,
             directory: &directory,
         };
         let launch = Launch {
@@ -90,7 +96,7 @@ impl Core {
             limits: limits_of(&info),
             directory: directory.clone(),
             user: user.clone(),
-            environment: environment::of_command_task(&variables),
+            environment: environment::of_command_task(&variables, &info),
         };
         let task = Task {
             key: key.clone(),
@@ -99,6 +105,7 @@ impl Core {
             container: container.clone(),
             directory,
             user,
+            group: None,
             life: Life::Preparing { stored: false, prepared: false },
             pid: None,
             networks: Vec::new(),
@@ -111,23 +118,66 @@ impl Core {
     }
 
     fn run_task_group(&mut self, now: Now, run: RunTaskGroup, out: &mut Vec<Output>) {
-        for task in run.task_group.tasks {
-            let Some(key) = self.accepts(now, &run.framework, &task, out) else { continue };
-            let framework = self.enter_framework(&key.framework, run.framework.clone(), out);
-            let message = "task groups are not implemented yet: launch its tasks one by one";
-            let verdict = self
-                .refused_for_drain(&framework)
-                .unwrap_or_else(|| Verdict::agent(TaskState::TaskError, Reason::TaskGroupInvalid, message));
-            self.refuse_task(now, &key, &Arc::new(task), verdict, out);
+        let RunTaskGroup { framework, executor, task_group } = run;
+        let Some(id) = framework.id.clone() else { return };
+        let mut tasks = Vec::new();
+        for task in task_group.tasks {
+            if self.accepts(now, &framework, &task, out).is_none() {
+                continue;
+            }
+            tasks.push(Arc::new(TaskInfo { executor: Some(executor.clone()), ..task }));
         }
-        if let Some(id) = &run.framework.id {
-            Self::refuse_executor(id, &run.executor.executor_id, out);
+        if tasks.is_empty() {
+            return;
         }
+        let framework = self.enter_framework(&id, framework, out);
+        let refused = self.refused_for_drain(&framework).or_else(|| {
+            let message = refusal::of_executor(&executor)?;
+            Some(Verdict::agent(TaskState::TaskError, Reason::TaskGroupInvalid, message))
+        });
+        if let Some(verdict) = refused {
+            for task in &tasks {
+                let key = TaskKey::new(id.clone(), task.task_id.clone());
+                self.refuse_task(now, &key, task, verdict.clone(), out);
+            }
+            return self.refuse_executor(&id, &executor.executor_id, out);
+        }
+        let group: Arc<str> = uuid::Uuid::from_bytes(self.uuid()).to_string().into();
+        let key = ExecutorKey::new(id, executor.executor_id.clone());
+        self.delegate_if_alive(now, &key, &executor, &framework, tasks, Some(group), out);
+    }
+
+    /// Gives tasks to their executor, which is started for the first of them; unless it is about to end.
+    #[expect(clippy::too_many_arguments, reason = "it is one message of the coordinator's")]
+    fn delegate_if_alive(
+        &mut self,
+        now: Now,
+        key: &ExecutorKey,
+        info: &ExecutorInfo,
+        framework: &Arc<FrameworkInfo>,
+        tasks: Vec<Arc<TaskInfo>>,
+        group: Option<Arc<str>>,
+        out: &mut Vec<Output>,
+    ) {
+        if self.frameworks.executor(key).is_some_and(|executor| executor.is_over()) {
+            for task in &tasks {
+                let message = "the task's executor is being ended";
+                let verdict = Verdict::agent(dropped(framework), Reason::ExecutorTerminated, message);
+                let key = TaskKey::new(key.framework.clone(), task.task_id.clone());
+                self.refuse_task(now, &key, task, verdict, out);
+            }
+            return;
+        }
+        self.delegate(key, info, framework, tasks, group, out);
     }
 
     /// Has the coordinator give back what it charged for an executor that never ran. If this is lost with the
     /// link, the next registration, which does not name the executor, says the same.
-    fn refuse_executor(framework: &FrameworkId, executor: &ExecutorId, out: &mut Vec<Output>) {
+    fn refuse_executor(&self, framework: &FrameworkId, executor: &ExecutorId, out: &mut Vec<Output>) {
+        if self.frameworks.executor(&ExecutorKey::new(framework.clone(), executor.clone())).is_some() {
+            // It was not started for what is refused.
+            return;
+        }
         let exited = ExecutorExited {
             framework_id: framework.clone(),
             executor_id: executor.clone(),
@@ -161,6 +211,7 @@ impl Core {
         if let Some(framework) = self.frameworks.active.get_mut(id)
             && framework.fate == FrameworkFate::ShuttingDown
             && framework.tasks.is_empty()
+            && framework.executors.is_empty()
         {
             // All has ended, and only the answers to what was not taken on are still to be acknowledged.
             framework.fate = FrameworkFate::Active;
@@ -194,6 +245,7 @@ impl Core {
             container: ContainerId::default(),
             directory: std::path::PathBuf::new(),
             user: None,
+            group: None,
             life: Life::Terminated,
             pid: None,
             networks: Vec::new(),
@@ -204,8 +256,8 @@ impl Core {
     }
 
     pub(super) fn add_task(&mut self, task: Task) {
-        if task.has_container() {
-            self.containers.insert(task.container.clone(), task.key.clone());
+        if task.has_container() && task.owns_container() {
+            self.containers.insert(task.container.clone(), Owner::Task(task.key.clone()));
         }
         if let Some(framework) = self.frameworks.active.get_mut(&task.key.framework) {
             framework.tasks.insert(task.key.task.clone(), Arc::new(task));
@@ -254,12 +306,22 @@ impl Core {
             let verdict = Verdict::agent(dropped(&framework.info), Reason::ExecutorTerminated, message);
             return self.update_unknown(now, &key, verdict, out);
         };
+        if !task.owns_container() {
+            return self.kill_delegated(now, &key, kill.kill_policy, out);
+        }
         let policy = kill.kill_policy.or(task.info.kill_policy);
         let order = KillOrder { cause: KillCause::Asked, grace: grace_of(policy) };
         self.kill(now, &key, order, out);
     }
 
     fn shutdown_executor(&mut self, now: Now, shutdown: ShutdownExecutor, out: &mut Vec<Output>) {
+        let executor = ExecutorKey::new(shutdown.framework_id.clone(), shutdown.executor_id.clone());
+        if self.frameworks.executor(&executor).is_some() {
+            if !self.is_gone(&executor) {
+                self.shut_down_executor(now, &executor, out);
+            }
+            return;
+        }
         // A command task's executor has the task's id.
         let key = TaskKey::new(shutdown.framework_id, shutdown.executor_id.value.as_str());
         if self.frameworks.task(&key).is_none() {
@@ -281,6 +343,7 @@ impl Core {
         framework.fate = FrameworkFate::ShuttingDown;
         let info = framework.info.clone();
         let keys: Vec<TaskKey> = framework.tasks.values().map(|task| task.key.clone()).collect();
+        let executors: Vec<ExecutorKey> = framework.executors.values().map(|e| e.key.clone()).collect();
         self.store(vec![Write::Framework(info, FrameworkFate::ShuttingDown)], None, out);
         for key in &keys {
             self.streams.remove(key);
@@ -288,6 +351,9 @@ impl Core {
         let order = KillOrder { cause: KillCause::Abandoned, grace: self.config.shutdown_grace_period };
         for key in &keys {
             self.kill(now, key, order, out);
+        }
+        for key in &executors {
+            self.shut_down_executor(now, key, out);
         }
         if let Some(write) = self.retire_if_idle(id) {
             self.store(vec![write], None, out);
@@ -342,6 +408,7 @@ pub(super) fn record(task: &Task, kill: Option<KillOrder>) -> Write {
         container: task.container.clone(),
         directory: task.directory.clone(),
         user: task.user.clone(),
+        group: task.group.clone(),
         kill,
         health: None,
     }))

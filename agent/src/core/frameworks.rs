@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
-use tepui_api::v1::{FrameworkId, FrameworkInfo, TaskId};
+use tepui_api::v1::{ExecutorId, FrameworkId, FrameworkInfo, TaskId};
 
+use super::executor::{CompletedExecutor, Executor, ExecutorKey};
 use super::input::FrameworkFate;
 use super::task::{CompletedTask, Task, TaskKey};
 
@@ -23,6 +24,10 @@ pub struct Framework {
     pub tasks: OrdMap<TaskId, Arc<Task>>,
     /// Those that are over, the latest last.
     pub completed: Vector<Arc<CompletedTask>>,
+    /// Its own executors.
+    pub executors: OrdMap<ExecutorId, Arc<Executor>>,
+    /// Those that are over, the latest last.
+    pub completed_executors: Vector<Arc<CompletedExecutor>>,
 }
 
 /// All frameworks.
@@ -32,6 +37,21 @@ pub struct Frameworks {
     pub active: OrdMap<FrameworkId, Framework>,
     /// Those without, the latest last.
     pub completed: Vector<Framework>,
+}
+
+// === impl Framework ===
+
+impl Framework {
+    fn new(info: Arc<FrameworkInfo>) -> Self {
+        Self {
+            info,
+            fate: FrameworkFate::Active,
+            tasks: OrdMap::new(),
+            completed: Vector::new(),
+            executors: OrdMap::new(),
+            completed_executors: Vector::new(),
+        }
+    }
 }
 
 // === impl Frameworks ===
@@ -47,22 +67,14 @@ impl Frameworks {
     pub fn enter(&mut self, id: &FrameworkId, info: Arc<FrameworkInfo>) -> &mut Framework {
         if !self.active.contains_key(id) {
             let past = self.completed.iter().position(|f| f.info.id.as_ref() == Some(id));
-            let completed = past.map(|at| self.completed.remove(at).completed).unwrap_or_default();
+            let past = past.map(|at| self.completed.remove(at));
             let fresh = Framework {
-                info: info.clone(),
                 fate: FrameworkFate::Active,
-                tasks: OrdMap::new(),
-                completed,
+                ..past.unwrap_or_else(|| Framework::new(info.clone()))
             };
             self.active.insert(id.clone(), fresh);
         }
-        let framework = self.active.entry(id.clone());
-        framework.or_insert_with(|| Framework {
-            info,
-            fate: FrameworkFate::Active,
-            tasks: OrdMap::new(),
-            completed: Vector::new(),
-        })
+        self.active.entry(id.clone()).or_insert_with(|| Framework::new(info))
     }
 
     /// A task.
@@ -75,6 +87,40 @@ impl Frameworks {
     pub fn task_mut(&mut self, key: &TaskKey) -> Option<&mut Task> {
         let tasks = &mut self.active.get_mut(&key.framework)?.tasks;
         tasks.get_mut(&key.task).map(Arc::make_mut)
+    }
+
+    /// An executor.
+    #[must_use]
+    pub fn executor(&self, key: &ExecutorKey) -> Option<&Arc<Executor>> {
+        self.active.get(&key.framework)?.executors.get(&key.executor)
+    }
+
+    /// An executor, to change it.
+    pub fn executor_mut(&mut self, key: &ExecutorKey) -> Option<&mut Executor> {
+        let executors = &mut self.active.get_mut(&key.framework)?.executors;
+        executors.get_mut(&key.executor).map(Arc::make_mut)
+    }
+
+    /// All executors of all frameworks.
+    pub fn executors(&self) -> impl Iterator<Item = &Arc<Executor>> {
+        self.active.values().flat_map(|framework| framework.executors.values())
+    }
+
+    /// The tasks that an executor has been given or waits to be given, or whose updates are not acknowledged yet.
+    pub fn tasks_of<'a>(&'a self, key: &'a ExecutorKey) -> impl Iterator<Item = &'a Arc<Task>> {
+        let tasks =
+            self.active.get(&key.framework).into_iter().flat_map(|framework| framework.tasks.values());
+        tasks.filter(|task| task.is_delegated_to(key))
+    }
+
+    /// Takes an executor out of the living; it becomes history.
+    pub fn complete_executor(&mut self, key: &ExecutorKey, keep: usize) {
+        let Some(framework) = self.active.get_mut(&key.framework) else { return };
+        let Some(executor) = framework.executors.remove(&key.executor) else { return };
+        framework.completed_executors.push_back(Arc::new(executor.completed()));
+        while framework.completed_executors.len() > keep {
+            framework.completed_executors.pop_front();
+        }
     }
 
     /// Takes a task out of the living; it becomes history.

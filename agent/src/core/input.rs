@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tepui_api::link::{agent_frame, coordinator_frame};
+use tepui_api::v1::executor;
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{
     AgentInfo, CommandInfo, ContainerId, ContainerInfo, DrainConfig, ExecutorInfo, FrameworkInfo,
     NetworkInfo, Resource, TaskInfo, TaskStatus, executor_info,
 };
 
-use super::executor::ExecutorKey;
+use super::executor::{ExecutorKey, StreamId};
 use super::task::{KillOrder, TaskKey};
 use crate::checks::check::{Health, Kind, Outcome, Probe};
 
@@ -36,6 +37,10 @@ pub enum Input {
     Frame(Box<coordinator_frame::Body>),
     /// Something happened to a container.
     Container(ContainerId, ContainerEvent),
+    /// An executor calls. The framework and the executor that it names need not exist.
+    Executor(StreamId, Box<executor::Call>),
+    /// Nobody listens any more to what an executor subscribed to.
+    ExecutorGone(StreamId),
     /// All that was to be stored up to this ticket, which included, is on disk.
     Stored(Ticket),
     /// Time has passed: [`super::Core::next_deadline`] is reached.
@@ -113,10 +118,33 @@ pub enum Output {
     Send(Box<agent_frame::Body>),
     /// Do this with a container.
     Container(ContainerId, ContainerCommand),
+    /// Answer a call of an executor. Events may follow where it was subscribed.
+    Answer(StreamId, ExecutorAnswer),
+    /// Send this to an executor.
+    Event(StreamId, Box<executor::Event>),
+    /// End what an executor subscribed to.
+    CloseEvents(StreamId),
     /// Close the stream and open another.
     Reconnect,
     /// End the agent: nothing of it runs any more.
     End(End),
+}
+
+/// What a call of an executor is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutorAnswer {
+    /// It is subscribed: events follow.
+    Subscribed,
+    /// It was taken.
+    Accepted,
+    /// `400`: the agent has no such framework.
+    NoFramework,
+    /// `400`: the framework has no such executor.
+    NoExecutor,
+    /// `403`: it has to subscribe first.
+    NotSubscribed,
+    /// `501`: the call's type is not known.
+    Unknown,
 }
 
 /// Why the agent ends itself.
@@ -253,12 +281,31 @@ pub enum Write {
     RemoveFramework(tepui_api::v1::FrameworkId),
     /// A task was taken on, was asked for its health, or began to be killed.
     Task(Box<TaskWrite>),
+    /// An executor is about to be started.
+    Executor(Box<ExecutorWrite>),
+    /// Nothing of it is left.
+    RemoveExecutor(ExecutorKey),
     /// An update, with its number in its task's stream.
     Update(TaskKey, u64, Arc<TaskStatus>),
     /// The update with this number was acknowledged.
     Acknowledged(TaskKey, u64),
     /// The task, its updates and what was acknowledged of them.
     RemoveTask(TaskKey),
+}
+
+/// What is written down of an executor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExecutorWrite {
+    /// Its name.
+    pub key: ExecutorKey,
+    /// What the framework asked for.
+    pub info: Arc<ExecutorInfo>,
+    /// Its container.
+    pub container: ContainerId,
+    /// Its sandbox.
+    pub directory: PathBuf,
+    /// Who it runs as.
+    pub user: Option<String>,
 }
 
 /// Whether a framework goes on.
@@ -283,6 +330,8 @@ pub struct TaskWrite {
     pub directory: PathBuf,
     /// Who it runs as.
     pub user: Option<String>,
+    /// Names the group that it was launched in.
+    pub group: Option<Arc<str>>,
     /// The kill under way, so that a restarted agent carries it on.
     pub kill: Option<KillOrder>,
     /// What its health check has found, so that a restarted agent goes on with it.

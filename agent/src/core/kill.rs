@@ -8,6 +8,7 @@ use tepui_api::v1::framework_info::capability;
 use tepui_api::v1::task_status::Reason;
 
 use super::Core;
+use super::executor::ExecutorKey;
 use super::frames::record;
 use super::input::{ContainerCommand, Now, Output};
 use super::status::{Verdict, can};
@@ -23,6 +24,12 @@ pub(super) enum Timer {
     Completion(TaskKey),
     /// A task's check is due.
     Check(TaskKey, Kind),
+    /// An executor must have subscribed, in the container with this id.
+    Registration(ExecutorKey, String),
+    /// An executor must have subscribed to this agent, which was restarted.
+    Reregistration(ExecutorKey, String),
+    /// An executor's grace period ends.
+    ExecutorGrace(ExecutorKey, String),
     /// The coordinator has been silent for too long.
     PingTimeout,
 }
@@ -55,6 +62,8 @@ impl Core {
                     self.timers.insert((sooner.max(now.monotonic), Timer::Escalation(key.clone())));
                 }
             }
+            // Its executor ends it: see `kill_delegated`.
+            Life::Queued { .. } | Life::Delegated => {}
             Life::Ending | Life::Terminated => {}
         }
         if order.cause == KillCause::Abandoned
@@ -91,6 +100,13 @@ impl Core {
                 Timer::Escalation(key) => self.escalate(at, &key, out),
                 Timer::Completion(key) => self.completion_time_over(now, &key, out),
                 Timer::Check(key, kind) => self.check_due(at, &key, kind, out),
+                Timer::Registration(key, container) => {
+                    self.registration_over(now, &key, &container, false, out);
+                }
+                Timer::Reregistration(key, container) => {
+                    self.registration_over(now, &key, &container, true, out);
+                }
+                Timer::ExecutorGrace(key, container) => self.executor_grace_over(at, &key, &container, out),
                 Timer::PingTimeout => self.ping_timeout(at, out),
             }
         }
@@ -118,4 +134,4 @@ impl Core {
 }
 
 /// SIGKILL: to every process of the container.
-const KILL: i32 = 9;
+pub(super) const KILL: i32 = 9;

@@ -16,12 +16,17 @@
 //! 7. [`registration`]: what is said when a link to a coordinator opens; [`recovery`]: what is done with
 //!    the records that an earlier process of this agent left.
 //!
+//! A task that brings an executor of its framework's own is handed to that instead: [`executors`] starts it, in a container of its
+//! own, and tells its tasks of its end; what it says comes in by [`executor_calls`].
+//!
 //! [`Core::step`] never fails and never blocks. Readers get a [`Snapshot`], which costs nothing to make.
 
 mod checks;
 mod containers;
 mod drain;
 mod executor;
+mod executor_calls;
+mod executors;
 mod frames;
 mod frameworks;
 mod input;
@@ -44,14 +49,14 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use tepui_api::link::{StatusUpdate, agent_frame};
-use tepui_api::v1::{AgentId, AgentInfo, ContainerId, FrameworkId, TaskState, TaskStatus};
+use tepui_api::v1::{AgentId, AgentInfo, ContainerId, FrameworkId, Resource, TaskState, TaskStatus};
 
 pub use drain::Drain;
 pub use executor::{CompletedExecutor, Executor, ExecutorKey, ExecutorLife, StreamId};
 pub use frameworks::{Framework, Frameworks};
 pub use input::{
-    ByCall, ContainerCommand, ContainerEvent, End, FrameworkFate, Input, Launch, Limitation, Now, Output,
-    TaskWrite, Ticket, Workload, Write,
+    ByCall, ContainerCommand, ContainerEvent, End, ExecutorAnswer, ExecutorWrite, FrameworkFate, Input, Launch,
+    Limitation, Now, Output, TaskWrite, Ticket, Workload, Write,
 };
 pub use recovery::{Found, StoredState, StoredTask, StoredUpdate};
 pub use registration::capabilities;
@@ -85,9 +90,12 @@ pub struct Config {
     pub shutdown_grace_period: Duration,
     /// Where tasks with an image find their sandbox.
     pub sandbox_directory: String,
+    /// How long an executor may take to subscribe once it runs.
+    pub executor_registration_timeout: Duration,
     /// What tasks of frameworks that checkpoint are told as `MESOS_RECOVERY_TIMEOUT`.
     pub recovery_timeout: Duration,
-    /// What tasks of frameworks that checkpoint are told as `MESOS_SUBSCRIPTION_BACKOFF_MAX`.
+    /// How long an executor may take to subscribe to an agent that was restarted; those of frameworks that checkpoint are told it as
+    /// `MESOS_SUBSCRIPTION_BACKOFF_MAX`.
     pub executor_reregistration_timeout: Duration,
     /// Variables that the operator gives to every task.
     pub environment: Vec<(String, String)>,
@@ -106,8 +114,8 @@ pub struct Core {
     /// How often it has asked a coordinator to take it in.
     registrations: u64,
     frameworks: Frameworks,
-    /// Which task a container belongs to, as long as something of the container may be there.
-    containers: HashMap<ContainerId, TaskKey>,
+    /// Whose a container is, as long as something of the container may be there.
+    containers: HashMap<ContainerId, Owner>,
     streams: Streams,
     /// The checks of tasks that run and have some.
     checks: HashMap<TaskKey, checks::Checks>,
@@ -124,9 +132,24 @@ pub struct Core {
     counters: Counters,
 }
 
+/// Whose a container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Owner {
+    /// A task that has it for itself.
+    Task(TaskKey),
+    /// An executor that shares it with its tasks.
+    Executor(ExecutorKey),
+}
+
 /// What waits for the store.
 #[derive(Debug)]
 enum Waiting {
+    /// The records of tasks for an executor, and that of the executor if it is new.
+    Delegation { executor: ExecutorKey, tasks: Vec<TaskKey> },
+    /// An update that an executor told, which need not remember it after that.
+    Report { task: TaskKey, sequence: u64, executor: ExecutorKey, uuid: Vec<u8> },
+    /// The last updates of an executor's tasks.
+    ExecutorEnd(ExecutorKey),
     /// A task's record.
     Launch(TaskKey),
     /// An update.
@@ -162,6 +185,21 @@ pub struct Snapshot {
     pub drain: Option<Drain>,
     /// Events counted since the process began.
     pub counters: Counters,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// What tasks that are not over and executors hold of the agent's resources.
+    #[must_use]
+    pub fn in_use(&self) -> Vec<Resource> {
+        let tasks = self.frameworks.tasks().filter(|task| {
+            task.has_container() || matches!(task.life, Life::Queued { .. } | Life::Delegated)
+        });
+        let of_tasks = tasks.flat_map(|task| task.info.resources.iter());
+        let of_executors = self.frameworks.executors().flat_map(|executor| executor.info.resources.iter());
+        of_tasks.chain(of_executors).cloned().collect()
+    }
 }
 
 /// Events counted since the process began.
@@ -220,6 +258,8 @@ impl Core {
             Input::LinkClosed => self.link_closed(),
             Input::Frame(frame) => self.frame(now, *frame, out),
             Input::Container(id, event) => self.container_event(now, &id, event, out),
+            Input::Executor(request, call) => self.executor_call(now, request, *call, out),
+            Input::ExecutorGone(stream) => self.executor_gone(stream),
             Input::Stored(ticket) => self.stored(now, ticket, out),
             Input::Tick => {}
             Input::CleanUp => self.wind_up(now, WindUp::CleanedUp, out),
@@ -286,6 +326,14 @@ impl Core {
         while let Some((_, waiting)) = self.waiting.pop_front_if(|(ticket, _)| *ticket <= up_to) {
             match waiting {
                 Waiting::Launch(key) => self.record_stored(now, &key, out),
+                Waiting::Delegation { executor, tasks } => {
+                    self.delegation_stored(now, &executor, &tasks, out);
+                }
+                Waiting::Report { task, sequence, executor, uuid } => {
+                    self.tell_heard(&executor, &task.task, uuid, out);
+                    self.update_stored(now, &task, sequence, out);
+                }
+                Waiting::ExecutorEnd(key) => self.remove_executor_remains(&key, out),
                 Waiting::Drain => self.carry_out_drain(now, out),
                 Waiting::Update(key, sequence) => self.update_stored(now, &key, sequence, out),
                 Waiting::LastUpdate(key, sequence) => {
@@ -363,17 +411,29 @@ impl Core {
         key: &TaskKey,
         status: TaskStatus,
         held: bool,
+        writes: Vec<Write>,
+        out: &mut Vec<Output>,
+    ) {
+        let waiting = if is_terminal(status.state()) { Waiting::LastUpdate } else { Waiting::Update };
+        self.push_update_then(key, status, held, writes, waiting, out);
+    }
+
+    /// As [`Core::push_update`], with what happens when it is on disk.
+    fn push_update_then(
+        &mut self,
+        key: &TaskKey,
+        status: TaskStatus,
+        held: bool,
         mut writes: Vec<Write>,
+        then: impl FnOnce(TaskKey, u64) -> Waiting,
         out: &mut Vec<Output>,
     ) {
         tracing::info!(task = %key, state = status.state().as_str_name(), message = status.message.as_deref(),
             "the task has a new state");
         let status = Arc::new(status);
         let sequence = self.streams.push(key, status.clone(), held);
-        let last = is_terminal(status.state());
         writes.push(Write::Update(key.clone(), sequence, status));
-        let waiting = if last { Waiting::LastUpdate } else { Waiting::Update };
-        self.store(writes, Some(waiting(key.clone(), sequence)), out);
+        self.store(writes, Some(then(key.clone(), sequence)), out);
     }
 
     fn send(&mut self, sending: Sending, out: &mut Vec<Output>) {
@@ -391,7 +451,7 @@ impl Core {
     /// A task is over, and so is all that was to be said about it.
     fn forget_task(&mut self, key: &TaskKey, out: &mut Vec<Output>) {
         self.streams.remove(key);
-        if let Some(task) = self.frameworks.task(key) {
+        if let Some(task) = self.frameworks.task(key).filter(|task| task.owns_container()) {
             self.containers.remove(&task.container);
         }
         self.frameworks.complete(key, self.config.max_completed);
@@ -400,10 +460,12 @@ impl Core {
         self.store(writes, None, out);
     }
 
-    /// A framework with no tasks and no updates here becomes history.
+    /// A framework with no tasks, executors and updates here becomes history.
     fn retire_if_idle(&mut self, id: &FrameworkId) -> Option<Write> {
-        let idle =
-            self.frameworks.get(id)?.tasks.is_empty() && self.streams.of_framework(id).next().is_none();
+        let framework = self.frameworks.get(id)?;
+        let idle = framework.tasks.is_empty()
+            && framework.executors.is_empty()
+            && self.streams.of_framework(id).next().is_none();
         idle.then(|| {
             self.frameworks.retire(id);
             Write::RemoveFramework(id.clone())

@@ -10,12 +10,18 @@ use std::time::Duration;
 
 use tepui_api::v1::framework_info::capability;
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{AgentInfo, ContainerId, DrainConfig, FrameworkInfo, NetworkInfo, TaskState, TaskStatus};
+use tepui_api::v1::{
+    AgentInfo, ContainerId, DrainConfig, FrameworkId, FrameworkInfo, NetworkInfo, TaskInfo, TaskState,
+    TaskStatus,
+};
 
 use super::containers::exit_verdict;
+use super::executor::{Amounts, Executor, ExecutorKey, ExecutorLife};
+use super::executors::{NO_STATUS, amounts, terminated};
 use super::frames::limits_of;
 use super::input::{
-    ContainerCommand, FrameworkFate, Launch, Limitation, Now, Output, TaskWrite, Workload, Write,
+    ContainerCommand, ExecutorWrite, FrameworkFate, Launch, Limitation, Now, Output, TaskWrite, Workload,
+    Write,
 };
 use super::kill::Timer;
 use super::status::{Verdict, can, dropped, is_terminal};
@@ -34,6 +40,8 @@ pub struct StoredState {
     pub drain: Option<DrainConfig>,
     /// The frameworks with something here.
     pub frameworks: Vec<(FrameworkInfo, FrameworkFate)>,
+    /// Frameworks' own executors.
+    pub executors: Vec<ExecutorWrite>,
     /// The tasks with their updates.
     pub tasks: Vec<StoredTask>,
     /// Updates about tasks that were never here.
@@ -88,14 +96,15 @@ pub enum Found {
 impl StoredState {
     /// The containers that may still be there, with what they were made from.
     pub fn launches(&self) -> impl Iterator<Item = (ContainerId, Arc<Launch>)> {
-        let with_container = self.tasks.iter().filter(|task| !task.record.container.value.is_empty());
-        with_container.map(|task| {
+        let with_container = self
+            .tasks
+            .iter()
+            .filter(|task| task.record.info.executor.is_none() && !task.record.container.value.is_empty());
+        let of_tasks = with_container.map(|task| {
             let record = &task.record;
-            let framework =
-                self.frameworks.iter().find(|(info, _)| info.id.as_ref() == Some(&record.key.framework));
             let launch = Launch {
                 workload: Workload::Task(record.key.clone(), record.info.clone()),
-                framework: Arc::new(framework.map(|(info, _)| info.clone()).unwrap_or_default()),
+                framework: self.framework(&record.key.framework),
                 resources: record.info.resources.clone(),
                 limits: limits_of(&record.info),
                 directory: record.directory.clone(),
@@ -103,7 +112,25 @@ impl StoredState {
                 environment: Vec::new(),
             };
             (record.container.clone(), Arc::new(launch))
-        })
+        });
+        of_tasks.chain(self.executors.iter().map(|record| {
+            let amounts = stored_amounts(&self.tasks, record);
+            let launch = Launch {
+                workload: Workload::Executor(record.key.clone(), record.info.clone()),
+                framework: self.framework(&record.key.framework),
+                resources: amounts.resources,
+                limits: amounts.limits,
+                directory: record.directory.clone(),
+                user: record.user.clone(),
+                environment: Vec::new(),
+            };
+            (record.container.clone(), Arc::new(launch))
+        }))
+    }
+
+    fn framework(&self, id: &FrameworkId) -> Arc<FrameworkInfo> {
+        let framework = self.frameworks.iter().find(|(info, _)| info.id.as_ref() == Some(id));
+        Arc::new(framework.map(|(info, _)| info.clone()).unwrap_or_default())
     }
 }
 
@@ -129,9 +156,23 @@ impl Core {
         for (key, updates) in &stored.orphans {
             self.restore_stream(key, updates, false);
         }
+        let amounts: Vec<Amounts> =
+            stored.executors.iter().map(|executor| stored_amounts(&stored.tasks, executor)).collect();
+        let executors: Vec<ExecutorKey> =
+            stored.executors.iter().map(|executor| executor.key.clone()).collect();
+        for (executor, amounts) in stored.executors.into_iter().zip(amounts) {
+            self.recover_executor(executor, amounts, found);
+        }
         for task in stored.tasks {
+            if task.record.info.executor.is_some() && !task.record.container.value.is_empty() {
+                self.recover_delegated(now, task, out);
+                continue;
+            }
             let state = found.get(&task.record.container).cloned().unwrap_or(Found::Nothing);
             self.recover_task(now, task, state, out);
+        }
+        for key in &executors {
+            self.settle_executor(now, key, found, out);
         }
         let idle: Vec<_> = self.frameworks.active.keys().cloned().collect();
         for id in idle {
@@ -162,6 +203,7 @@ impl Core {
             container: record.container,
             directory: record.directory,
             user: record.user,
+            group: record.group,
             life: Life::Starting { kill: None },
             pid: None,
             networks: Vec::new(),
@@ -216,6 +258,112 @@ impl Core {
                 let message = "the task's container did not answer the agent that started anew";
                 let reason = Reason::ExecutorReregistrationTimeout;
                 self.end(now, &key, Verdict::agent(state, reason, message), out);
+            }
+        }
+    }
+
+    fn recover_executor(
+        &mut self,
+        record: ExecutorWrite,
+        amounts: Amounts,
+        found: &HashMap<ContainerId, Found>,
+    ) {
+        let (pid, networks) = match found.get(&record.container) {
+            Some(Found::Running { pid, networks }) => (Some(*pid), networks.clone()),
+            _ => (None, Vec::new()),
+        };
+        self.add_executor(Executor {
+            key: record.key,
+            info: record.info,
+            container: record.container,
+            directory: record.directory,
+            user: record.user,
+            life: ExecutorLife::Registering,
+            pid,
+            networks,
+            // Of what it was given, all may be acknowledged and forgotten.
+            ever_sent: true,
+            amounts,
+            update: None,
+            verdict: None,
+        });
+    }
+
+    /// A task that an executor had, or waited to be given. Whether it was given it is not known; the executor says so when it subscribes.
+    fn recover_delegated(&mut self, now: Now, stored: StoredTask, out: &mut Vec<Output>) {
+        let StoredTask { record, updates } = stored;
+        let key = record.key.clone();
+        let over = updates.last().is_some_and(|update| is_terminal(update.status.state()));
+        let mut task = Task {
+            key: key.clone(),
+            shown: Arc::new(shown(&key, &record.info)),
+            info: record.info,
+            container: record.container,
+            directory: record.directory,
+            user: record.user,
+            group: record.group,
+            life: if over { Life::Terminated } else { Life::Delegated },
+            pid: None,
+            networks: Vec::new(),
+        };
+        for update in &updates {
+            task.show(&update.status);
+            if update.acknowledged {
+                task.show_sent(&update.status);
+            }
+        }
+        let executor = task.executor();
+        let executor_is_here = executor.is_some_and(|executor| self.frameworks.executor(&executor).is_some());
+        self.add_task(task);
+        self.restore_stream(&key, &updates, false);
+        if executor_is_here {
+            return;
+        }
+        if self.is_abandoned(&key) {
+            self.forget_task(&key, out);
+        } else if !over {
+            self.set_life(&key, Life::Terminated);
+            let message = "nothing was left of the task's executor when the agent started anew";
+            let verdict = Verdict::agent(TaskState::TaskFailed, Reason::ExecutorTerminated, message);
+            self.update(now, &key, verdict, false, out);
+        }
+    }
+
+    /// One that runs has to subscribe; the others are over.
+    fn settle_executor(
+        &mut self,
+        now: Now,
+        key: &ExecutorKey,
+        found: &HashMap<ContainerId, Found>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(executor) = self.frameworks.executor(key) else { return };
+        let container = executor.container.clone();
+        let found = found.get(&container).cloned().unwrap_or(Found::Nothing);
+        if self.is_gone(key) {
+            return self.end_executor(now, key, NO_STATUS, terminated(None), out);
+        }
+        match found {
+            Found::Running { .. } => {
+                tracing::info!(executor = %key, %container, "the executor goes on, and is expected to subscribe");
+                let timer = Timer::Reregistration(key.clone(), container.value);
+                self.timers.insert((now.monotonic + self.config.executor_reregistration_timeout, timer));
+            }
+            Found::Exited { status, limitation } => {
+                self.counters.terminated += 1;
+                let status = status.unwrap_or(NO_STATUS);
+                self.end_executor(now, key, status, terminated(limitation.as_ref()), out);
+            }
+            Found::Nothing => {
+                let message = "nothing was left of the executor's container when the agent started anew";
+                let verdict = Verdict::agent(TaskState::TaskFailed, Reason::ExecutorTerminated, message);
+                self.end_executor(now, key, NO_STATUS, verdict, out);
+            }
+            Found::Unanswered => {
+                let message = "the executor's container did not answer the agent that started anew";
+                let reason = Reason::ExecutorReregistrationTimeout;
+                let verdict = Verdict::agent(self.gone(key), reason, message);
+                self.end_executor(now, key, NO_STATUS, verdict, out);
             }
         }
     }
@@ -276,7 +424,7 @@ impl Core {
     fn restore_stream(&mut self, key: &TaskKey, updates: &[StoredUpdate], hold_last: bool) {
         for update in updates {
             if update.acknowledged {
-                self.streams.continue_after(key, update.sequence);
+                self.streams.continue_after(key, update.sequence, update.status.uuid.as_deref());
             } else {
                 let held = hold_last && is_terminal(update.status.state());
                 self.streams.restore(key, update.sequence, update.status.clone(), held);
@@ -289,6 +437,19 @@ impl Core {
             task.life = life;
         }
     }
+}
+
+/// What an executor's container may use by what is on record.
+fn stored_amounts(tasks: &[StoredTask], executor: &ExecutorWrite) -> Amounts {
+    let tasks = tasks.iter().filter(|task| {
+        let over = task.updates.last().is_some_and(|update| is_terminal(update.status.state()));
+        let own = task.record.info.executor.as_ref();
+        !over
+            && task.record.key.framework == executor.key.framework
+            && own.is_some_and(|own| own.executor_id == executor.key.executor)
+    });
+    let tasks: Vec<&TaskInfo> = tasks.map(|task| &*task.record.info).collect();
+    amounts(&executor.info, &tasks)
 }
 
 fn last_pid(updates: &[StoredUpdate]) -> Option<u32> {

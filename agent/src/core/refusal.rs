@@ -1,7 +1,7 @@
 //! What a task may ask for that this agent cannot do yet. Such a task is answered with words; it is
 //! never run without what it asked for.
 
-use tepui_api::v1::{ContainerInfo, FrameworkInfo, TaskInfo};
+use tepui_api::v1::{ContainerInfo, ExecutorInfo, FrameworkInfo, TaskInfo, executor_info};
 
 use super::checks;
 use crate::sandbox::paths;
@@ -12,8 +12,8 @@ pub fn of_task(task: &TaskInfo) -> Option<String> {
     if !paths::is_component(&task.task_id.value) {
         return Some("the task's id cannot name a directory".to_owned());
     }
-    if task.executor.is_some() {
-        return Some("custom executors are not implemented yet: give the task a command instead".to_owned());
+    if let Some(executor) = &task.executor {
+        return of_executor(executor);
     }
     let Some(command) = &task.command else {
         return Some("the task has no command".to_owned());
@@ -33,6 +33,26 @@ pub fn of_task(task: &TaskInfo) -> Option<String> {
     checks::refusal(task)
 }
 
+/// Why an executor is refused.
+#[must_use]
+pub fn of_executor(executor: &ExecutorInfo) -> Option<String> {
+    if !paths::is_component(&executor.executor_id.value) {
+        return Some("the executor's id cannot name a directory".to_owned());
+    }
+    if executor.r#type() == executor_info::Type::Default {
+        return Some("the default executor is not implemented yet: launch the tasks one by one".to_owned());
+    }
+    let Some(command) = &executor.command else {
+        return Some("the executor has no command".to_owned());
+    };
+    if command.value.as_deref().unwrap_or_default().is_empty()
+        && (command.shell() || !executor.container.as_ref().is_some_and(has_image))
+    {
+        return Some("the executor's command has no value".to_owned());
+    }
+    None
+}
+
 fn has_image(container: &ContainerInfo) -> bool {
     container.mesos.is_some() || container.docker.is_some()
 }
@@ -41,6 +61,13 @@ fn has_image(container: &ContainerInfo) -> bool {
 #[must_use]
 pub fn user_of(framework: &FrameworkInfo, task: &TaskInfo) -> String {
     let named = task.command.as_ref().and_then(|command| command.user.clone());
+    named.unwrap_or_else(|| framework.user.clone())
+}
+
+/// Who an executor runs as: whom its command names, else its framework's user.
+#[must_use]
+pub fn user_of_executor(framework: &FrameworkInfo, executor: &ExecutorInfo) -> String {
+    let named = executor.command.as_ref().and_then(|command| command.user.clone());
     named.unwrap_or_else(|| framework.user.clone())
 }
 

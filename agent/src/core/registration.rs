@@ -63,7 +63,10 @@ impl Core {
             instance: self.config.instance.clone(),
             address: self.config.address.to_string(),
             tasks: going_on().flat_map(|f| f.tasks.values()).map(|task| task.as_told()).collect(),
-            executors: Vec::new(),
+            executors: going_on()
+                .flat_map(|framework| framework.executors.values())
+                .map(|executor| (*executor.info).clone())
+                .collect(),
             frameworks: going_on().map(|f| (*f.info).clone()).collect(),
             completed_tasks: (self.frameworks.active.values().chain(&self.frameworks.completed))
                 .flat_map(|f| f.completed.iter().map(|task| (*task.shown).clone()))

@@ -10,11 +10,15 @@
 //!                  ▼
 //!               Terminated: updates go out until the last is acknowledged; then the task is history
 //! ```
+//!
+//! A task with an executor of its framework's own has no container: `Queued` until the executor takes tasks, then `Delegated`, until the
+//! executor says that it is over (`Terminated`) or has ended itself (`Ending` while its remains are removed).
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::executor::ExecutorKey;
 use super::status::is_terminal;
 use tepui_api::v1::{self, ContainerId, FrameworkId, NetworkInfo, TaskId, TaskInfo, TaskState, TaskStatus};
 
@@ -34,12 +38,14 @@ pub struct Task {
     pub key: TaskKey,
     /// What the framework asked for.
     pub info: Arc<TaskInfo>,
-    /// The container it runs in, one for each task.
+    /// The container it runs in: one for each task, or that of its executor.
     pub container: ContainerId,
     /// Its sandbox on the host.
     pub directory: PathBuf,
     /// Who it runs as; the agent's own user when absent.
     pub user: Option<String>,
+    /// Names the group that it was launched in; tasks of a group have the same.
+    pub group: Option<Arc<str>>,
     /// Where in its life it stands.
     pub life: Life,
     /// The first process of its container, as the host sees it, once it runs.
@@ -69,6 +75,13 @@ pub enum Life {
     Running,
     /// Its processes were asked to end.
     Killing(Kill),
+    /// It waits for its executor.
+    Queued {
+        /// The record is on disk.
+        stored: bool,
+    },
+    /// Its executor has been given it, and says how it goes.
+    Delegated,
     /// They have ended; that is being stored, or what is left of the container is being removed.
     Ending,
     /// Nothing of it is left on the agent but unacknowledged updates and the sandbox.
@@ -142,7 +155,27 @@ impl Task {
     /// Whether its container may still hold processes, mounts or cgroups.
     #[must_use]
     pub fn has_container(&self) -> bool {
-        self.life != Life::Terminated
+        !matches!(self.life, Life::Terminated | Life::Queued { .. } | Life::Delegated)
+    }
+
+    /// Whether it has its container for itself.
+    #[must_use]
+    pub fn owns_container(&self) -> bool {
+        self.info.executor.is_none()
+    }
+
+    /// The framework's own executor that runs it. A command task has none.
+    #[must_use]
+    pub fn executor(&self) -> Option<ExecutorKey> {
+        let executor = self.info.executor.as_ref()?;
+        Some(ExecutorKey::new(self.key.framework.clone(), executor.executor_id.clone()))
+    }
+
+    /// Whether this executor is the one that runs it.
+    #[must_use]
+    pub fn is_delegated_to(&self, key: &ExecutorKey) -> bool {
+        self.key.framework == key.framework
+            && self.info.executor.as_ref().is_some_and(|executor| executor.executor_id == key.executor)
     }
 
     /// The state that the API shows.

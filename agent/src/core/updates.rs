@@ -10,7 +10,7 @@
 //! nothing of the container is left, so that a framework that reads it can count on that. An agent that restarted holds
 //! again what it had sent before; when that is acknowledged meanwhile it is not sent once more.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,10 +70,23 @@ pub enum Released {
     Acknowledged,
 }
 
+/// Whether an update is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It is not.
+    No,
+    /// It is on its way to the disk.
+    Pending,
+    /// It is on disk, or was, until it was acknowledged.
+    Stored,
+}
+
 #[derive(Debug, Default)]
 struct Stream {
     /// The number that the next update gets.
     next: u64,
+    /// The uuids of all updates so far. An executor that does not know that it was heard says the same again.
+    uuids: HashSet<Vec<u8>>,
     pending: VecDeque<Pending>,
     /// The last acknowledgement is not on disk yet.
     settling: bool,
@@ -107,6 +120,7 @@ impl Streams {
         let stream = self.streams.entry(key.clone()).or_default();
         let sequence = stream.next;
         stream.next += 1;
+        stream.uuids.extend(status.uuid.clone());
         stream.pending.push_back(Pending { sequence, status, stored: false, held, acknowledged: false });
         sequence
     }
@@ -115,13 +129,25 @@ impl Streams {
     pub fn restore(&mut self, key: &TaskKey, sequence: u64, status: Arc<TaskStatus>, held: bool) {
         let stream = self.streams.entry(key.clone()).or_default();
         stream.next = stream.next.max(sequence + 1);
+        stream.uuids.extend(status.uuid.clone());
         stream.pending.push_back(Pending { sequence, status, stored: true, held, acknowledged: false });
     }
 
     /// Continues a stream's numbers after those that were used before a restart.
-    pub fn continue_after(&mut self, key: &TaskKey, sequence: u64) {
+    pub fn continue_after(&mut self, key: &TaskKey, sequence: u64, uuid: Option<&[u8]>) {
         let stream = self.streams.entry(key.clone()).or_default();
         stream.next = stream.next.max(sequence + 1);
+        stream.uuids.extend(uuid.map(<[u8]>::to_vec));
+    }
+
+    /// Whether the task's update with this uuid was taken before.
+    #[must_use]
+    pub fn knows(&self, key: &TaskKey, uuid: &[u8]) -> Known {
+        let Some(stream) = self.streams.get(key).filter(|stream| stream.uuids.contains(uuid)) else {
+            return Known::No;
+        };
+        let pending = stream.pending.iter().find(|pending| pending.status.uuid.as_deref() == Some(uuid));
+        if pending.is_some_and(|pending| !pending.stored) { Known::Pending } else { Known::Stored }
     }
 
     /// The update with this number is on disk.

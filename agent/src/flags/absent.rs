@@ -37,7 +37,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("egress_unique_flow_per_container", PORT_MAPPING),
     ("ephemeral_ports_per_container", PORT_MAPPING),
     ("eth0_name", PORT_MAPPING),
-    ("executor_registration_timeout", EXECUTORS),
     ("executor_reregistration_retry_interval", EXECUTORS),
     ("executor_secret_key", AUTHENTICATION),
     ("external_log_file", LOGS),

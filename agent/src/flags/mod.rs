@@ -136,8 +136,17 @@ pub struct Settings {
     )]
     pub executor_shutdown_grace_period: Duration,
 
-    /// How long a container's shim may take to answer an agent that starts anew, if longer than 10secs; and told to
-    /// tasks whose framework checkpoints, as MESOS_SUBSCRIPTION_BACKOFF_MAX
+    /// How long an executor may take to subscribe once it runs; then it is killed
+    #[arg(
+        long = "executor_registration_timeout",
+        value_name = "DURATION",
+        default_value = "1mins",
+        help_heading = "Containers"
+    )]
+    pub executor_registration_timeout: Duration,
+
+    /// How long an executor may take to subscribe to an agent that starts anew, and a container's shim to answer it, if longer than 10secs; told to
+    /// tasks and executors whose framework checkpoints as MESOS_SUBSCRIPTION_BACKOFF_MAX
     #[arg(long = "executor_reregistration_timeout", value_name = "DURATION", default_value = "2secs",
           value_parser = values::reregistration_timeout, help_heading = "Containers")]
     pub executor_reregistration_timeout: Duration,
@@ -353,6 +362,7 @@ impl Settings {
                 "executor_environment_variables",
                 self.executor_environment_variables.as_ref().map(ToString::to_string),
             ),
+            ("executor_registration_timeout", text(&self.executor_registration_timeout)),
             ("executor_reregistration_timeout", text(&self.executor_reregistration_timeout)),
             ("executor_shutdown_grace_period", text(&self.executor_shutdown_grace_period)),
             ("gc_delay", text(&self.gc_delay)),
@@ -459,6 +469,7 @@ mod tests {
             ("container_disk_watch_interval", "15secs"),
             ("default_role", "*"),
             ("disk_watch_interval", "1mins"),
+            ("executor_registration_timeout", "1mins"),
             ("executor_shutdown_grace_period", "5secs"),
             ("fetcher_cache_size", "2GB"),
             ("fetcher_stall_timeout", "1mins"),

@@ -9,7 +9,7 @@ use tepui_api::MediaType;
 use tepui_api::http::{Refusal, accept, content_type, message, read_body};
 use tepui_api::v1::agent::response::{self, Type as Answered};
 use tepui_api::v1::agent::{Call, Response, call::Type};
-use tepui_api::v1::{AgentInfo, DurationInfo, Flag, Metric, TimeInfo};
+use tepui_api::v1::{AgentInfo, DurationInfo, ExecutorInfo, Flag, Metric, TimeInfo};
 
 use super::executors::Entry;
 use super::{Answer, Context, containers, files, metrics, stopping};
@@ -214,7 +214,13 @@ fn get_tasks(snapshot: &Snapshot) -> response::GetTasks {
 
 fn get_executors(snapshot: &Snapshot) -> response::GetExecutors {
     let mut executors = response::GetExecutors::default();
-    for (framework, entry) in Entry::all(snapshot) {
+    let own = |info: &ExecutorInfo| response::get_executors::Executor { executor_info: info.clone() };
+    for framework in snapshot.frameworks.active.values().chain(&snapshot.frameworks.completed) {
+        executors.executors.extend(framework.executors.values().map(|executor| own(&executor.info)));
+        let completed = framework.completed_executors.iter().map(|executor| own(&executor.info));
+        executors.completed_executors.extend(completed);
+    }
+    for (framework, entry) in Entry::all(snapshot).filter(|(_, entry)| entry.is_command_task()) {
         let executor = response::get_executors::Executor { executor_info: entry.executor(framework) };
         match entry {
             Entry::Active(_) => executors.executors.push(executor),

@@ -12,7 +12,7 @@ use futures_util::stream;
 use serde_json::{Value as Json, json};
 use tepui_api::http::Refusal;
 use tepui_api::v1::agent::response::get_containers::Container;
-use tepui_api::v1::{ContainerStatus, ExecutorId};
+use tepui_api::v1::{ContainerId, ContainerStatus, ExecutorId, FrameworkId};
 use tepui_isolators::cgroups::{Pressure, Share, Stall};
 use tokio::task::JoinSet;
 
@@ -20,7 +20,7 @@ use super::executors::Entry;
 use super::query::Query;
 use super::together::Together;
 use super::{Context, stopping};
-use crate::core::{Life, Snapshot, Task};
+use crate::core::{Executor, ExecutorLife, Life, Snapshot, Task};
 use crate::shell::backend::Backend;
 
 /// How many threads look at once.
@@ -59,29 +59,59 @@ pub(super) async fn chosen(context: &Context, query: &Query) -> Result<Arc<Vec<C
         ));
     }
     let snapshot = context.handle.snapshot().await.map_err(stopping)?;
-    let mut tasks = running(&snapshot);
+    let mut found = running(&snapshot);
     let is = |wanted: Option<&str>, id: &str| wanted.is_none_or(|wanted| wanted == id);
-    tasks.retain(|task| {
-        is(container, &task.container.value)
-            && is(framework, &task.key.framework.value)
-            && is(executor, &executor_id(task).value)
+    found.retain(|one| {
+        is(container, &one.container.value)
+            && is(framework, &one.framework.value)
+            && is(executor, &one.executor.value)
     });
-    Ok(Arc::new(look_at(context, tasks).await))
+    Ok(Arc::new(look_at(context, found).await))
 }
 
-fn running(snapshot: &Snapshot) -> Vec<Arc<Task>> {
+/// A container that runs, and who it is for.
+#[derive(Debug, Clone)]
+struct Running {
+    framework: FrameworkId,
+    executor: ExecutorId,
+    name: Option<String>,
+    container: ContainerId,
+    pid: Option<u32>,
+}
+
+fn running(snapshot: &Snapshot) -> Vec<Running> {
     let runs = |task: &&Arc<Task>| matches!(task.life, Life::Running | Life::Killing(_));
-    snapshot.frameworks.tasks().filter(runs).cloned().collect()
+    let tasks = snapshot.frameworks.tasks().filter(runs).map(|task| Running {
+        framework: task.key.framework.clone(),
+        executor: ExecutorId::new(task.key.task.value.clone()),
+        name: Entry::Active(task).executor(&task.key.framework).name,
+        container: task.container.clone(),
+        pid: task.pid,
+    });
+    let runs = |executor: &&Arc<Executor>| {
+        matches!(
+            executor.life,
+            ExecutorLife::Registering | ExecutorLife::Running { .. } | ExecutorLife::Terminating { .. }
+        )
+    };
+    let executors = snapshot.frameworks.executors().filter(runs).map(|executor| Running {
+        framework: executor.key.framework.clone(),
+        executor: executor.key.executor.clone(),
+        name: executor.info.name.clone(),
+        container: executor.container.clone(),
+        pid: executor.pid,
+    });
+    tasks.chain(executors).collect()
 }
 
-async fn look_at(context: &Context, tasks: Vec<Arc<Task>>) -> Vec<Container> {
-    let each = tasks.len().div_ceil(LANES).max(1);
+async fn look_at(context: &Context, found: Vec<Running>) -> Vec<Container> {
+    let each = found.len().div_ceil(LANES).max(1);
     // Dropped when nobody waits any more, which ends the lanes.
     let mut lanes = JoinSet::new();
-    for (lane, tasks) in tasks.chunks(each).enumerate() {
-        let (backend, tasks) = (Arc::clone(&context.backend), tasks.to_vec());
+    for (lane, found) in found.chunks(each).enumerate() {
+        let (backend, found) = (Arc::clone(&context.backend), found.to_vec());
         let look = async move {
-            let looks = tasks.into_iter().map(|task| one(&*backend, task));
+            let looks = found.into_iter().map(|running| one(&*backend, running));
             (lane, stream::iter(looks).buffered(AT_ONCE).collect::<Vec<_>>().await)
         };
         lanes.spawn_on(look, &context.workers);
@@ -91,9 +121,9 @@ async fn look_at(context: &Context, tasks: Vec<Arc<Task>>) -> Vec<Container> {
     found.into_iter().flat_map(|(_, containers)| containers).collect()
 }
 
-async fn one(backend: &dyn Backend, task: Arc<Task>) -> Container {
+async fn one(backend: &dyn Backend, running: Running) -> Container {
     tokio::task::yield_now().await;
-    let id = task.container.clone();
+    let id = running.container;
     let asked = async { (backend.usage(id.clone()).await, backend.status(id.clone()).await) };
     let (usage, status) = match tokio::time::timeout(PATIENCE, asked).await {
         Ok((usage, status)) => (usage.ok(), status.unwrap_or_default()),
@@ -102,19 +132,15 @@ async fn one(backend: &dyn Backend, task: Arc<Task>) -> Container {
             (None, ContainerStatus::default())
         }
     };
-    let known = ContainerStatus { container_id: Some(id.clone()), executor_pid: task.pid, ..status };
+    let known = ContainerStatus { container_id: Some(id.clone()), executor_pid: running.pid, ..status };
     Container {
-        framework_id: Some(task.key.framework.clone()),
-        executor_id: Some(executor_id(&task)),
-        executor_name: Entry::Active(&task).executor(&task.key.framework).name,
+        framework_id: Some(running.framework),
+        executor_id: Some(running.executor),
+        executor_name: running.name,
         container_id: id,
         container_status: Some(known),
         resource_statistics: usage,
     }
-}
-
-fn executor_id(task: &Task) -> ExecutorId {
-    ExecutorId::new(task.key.task.value.clone())
 }
 
 /// As `/containers` shows one.
@@ -150,17 +176,17 @@ fn names(container: &Container) -> Json {
 pub(super) async fn pressures(context: &Context) -> Result<Json, Refusal> {
     let snapshot = context.handle.snapshot().await.map_err(stopping)?;
     let mut shown = Vec::new();
-    for task in running(&snapshot) {
+    for running in running(&snapshot) {
         tokio::task::yield_now().await;
-        match context.backend.pressure(task.container.clone()).await {
+        match context.backend.pressure(running.container.clone()).await {
             Ok(Some(found)) => shown.push(json!({
-                "container_id": task.container.value,
-                "executor_id": executor_id(&task).value,
-                "framework_id": task.key.framework.value,
+                "container_id": running.container.value,
+                "executor_id": running.executor.value,
+                "framework_id": running.framework.value,
                 "pressure": pressure(&found),
             })),
             Ok(None) => {}
-            Err(error) => tracing::debug!(container = %task.container, %error, "no pressure is known"),
+            Err(error) => tracing::debug!(container = %running.container, %error, "no pressure is known"),
         }
     }
     Ok(Json::Array(shown))

@@ -31,6 +31,11 @@ impl<'a> Entry<'a> {
         })
     }
 
+    /// Whether it stands for a command task, which has no executor of its framework's own.
+    pub(super) fn is_command_task(&self) -> bool {
+        self.info().executor.is_none()
+    }
+
     pub(super) fn info(&self) -> &'a TaskInfo {
         match self {
             Entry::Active(task) => &task.info,

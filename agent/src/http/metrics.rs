@@ -8,7 +8,7 @@ use tepui_api::resources::Resources;
 use tepui_api::v1::TaskState;
 
 use super::Context;
-use crate::core::{Life, Snapshot, Task};
+use crate::core::{ExecutorLife, Life, Snapshot, Task};
 use crate::sandbox::gc;
 
 /// All metrics as they are now.
@@ -26,13 +26,34 @@ pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String
     put("slave/frameworks_active", snapshot.frameworks.active.len() as f64);
 
     let tasks = || snapshot.frameworks.tasks();
-    let alive = |lives: fn(&Life) -> bool| tasks().filter(|task| lives(&task.life)).count() as f64;
+    // A command task counts as its executor.
+    let alive = |lives: fn(&Life) -> bool, own: fn(&ExecutorLife) -> bool| {
+        let command = tasks().filter(|task| task.owns_container() && lives(&task.life)).count();
+        let own = snapshot.frameworks.executors().filter(|executor| own(&executor.life)).count();
+        (command + own) as f64
+    };
     put(
         "slave/executors_registering",
-        alive(|life| matches!(life, Life::Preparing { .. } | Life::Starting { .. })),
+        alive(
+            |life| matches!(life, Life::Preparing { .. } | Life::Starting { .. }),
+            |own| {
+                matches!(
+                    own,
+                    ExecutorLife::Preparing { .. }
+                        | ExecutorLife::Starting { .. }
+                        | ExecutorLife::Registering
+                )
+            },
+        ),
     );
-    put("slave/executors_running", alive(|life| matches!(life, Life::Running)));
-    put("slave/executors_terminating", alive(|life| matches!(life, Life::Killing(_) | Life::Ending)));
+    let running =
+        alive(|life| matches!(life, Life::Running), |own| matches!(own, ExecutorLife::Running { .. }));
+    put("slave/executors_running", running);
+    let terminating = alive(
+        |life| matches!(life, Life::Killing(_) | Life::Ending),
+        |own| matches!(own, ExecutorLife::Terminating { .. } | ExecutorLife::Ending { .. }),
+    );
+    put("slave/executors_terminating", terminating);
     put("slave/executors_preempted", 0.0);
     let shown = |state| tasks().filter(|task| task.state() == state).count() as f64;
     put("slave/tasks_staging", shown(TaskState::TaskStaging));
@@ -83,9 +104,7 @@ pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String
 /// What there is of each resource, and how much of it tasks have.
 fn resources(snapshot: &Snapshot, put: &mut impl FnMut(&str, f64)) {
     let total = Resources::from_wire_lossy(&snapshot.agent.resources);
-    let running = snapshot.frameworks.tasks().filter(|task| task.has_container());
-    let used: Vec<_> = running.flat_map(|task| task.info.resources.iter().cloned()).collect();
-    let used = Resources::from_wire_lossy(&used);
+    let used = Resources::from_wire_lossy(&snapshot.in_use());
     let amount = |of: &Resources, name: &str| of.scalar(name).map_or(0.0, |amount| amount.as_f64());
     for name in ["cpus", "disk", "gpus", "mem"] {
         for (suffix, total, used) in [

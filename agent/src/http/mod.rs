@@ -1,11 +1,12 @@
 //! The agent's HTTP server: HTTP/1.1 and HTTP/2 on one port.
 //!
-//! [`Server`] accepts connections; [`route`] finds the handler by the path. Operators' calls ([`calls`]) and the older JSON endpoints
+//! [`Server`] accepts connections; [`route`] finds the handler by the path. Executors call at [`executor`]. Operators' calls ([`calls`]) and the older JSON endpoints
 //! ([`v0`]) read a snapshot of the core; what both show of containers and metrics comes from [`containers`] and [`metrics`];
 //! [`files`] reads sandboxes. As in Mesos, most paths are there with and without `/slave(1)` before them.
 
 mod calls;
 mod containers;
+mod executor;
 mod executors;
 mod files;
 mod metrics;
@@ -74,7 +75,8 @@ where
     let answer = match path {
         "/api/v1" if request.method() == Method::POST => calls::answer(&context, request).await,
         "/api/v1" => return tepui_api::http::method_not_allowed("POST", request.method()),
-        "/api/v1/executor" => Err(Refusal::not_implemented("the executor API")),
+        "/api/v1/executor" if request.method() == Method::POST => executor::answer(&context, request).await,
+        "/api/v1/executor" => return tepui_api::http::method_not_allowed("POST", request.method()),
         "/api/v1/resource_provider" => Err(Refusal::not_implemented("the resource provider API")),
         _ if !matches!(*request.method(), Method::GET | Method::HEAD) && v0::knows(path) => {
             return tepui_api::http::method_not_allowed("GET", request.method());

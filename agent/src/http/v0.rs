@@ -1,14 +1,19 @@
 //! The older JSON endpoints, which tools and web pages read, in Mesos' form.
 
+use std::path::Path;
+
 use http::StatusCode;
 use serde_json::{Map, Value as Json, json};
 use tepui_api::resources::{Resources, summarize, summarize_attributes};
-use tepui_api::v1::{Attribute, FrameworkInfo, Resource, Task, TaskStatus, framework_info::capability};
+use tepui_api::v1::{
+    Attribute, ContainerId, ExecutorInfo, FrameworkInfo, Resource, Task, TaskStatus,
+    framework_info::capability,
+};
 
 use super::executors::Entry;
 use super::query::Query;
 use super::{Answer, Context, containers, files, metrics, stopping};
-use crate::core::{Framework, Snapshot, capabilities, is_terminal};
+use crate::core::{Framework, Life, Snapshot, capabilities, is_terminal};
 use crate::identity;
 
 /// Whether there is something at this path.
@@ -80,9 +85,7 @@ fn flags(context: &Context) -> Json {
 fn state(context: &Context, snapshot: &Snapshot) -> Json {
     let agent = &snapshot.agent;
     let total = Resources::from_wire_lossy(&agent.resources);
-    let running = snapshot.frameworks.tasks().filter(|task| task.has_container());
-    let allocated: Vec<Resource> = running.flat_map(|task| task.info.resources.iter().cloned()).collect();
-    let allocated = Resources::from_wire_lossy(&allocated);
+    let allocated = Resources::from_wire_lossy(&snapshot.in_use());
     let mut state = as_object(serde_json::to_value(identity::version()).unwrap_or_default());
     let master = context.settings.master.rsplit_once(':').map(|(host, _)| host);
     let rest = json!({
@@ -139,11 +142,20 @@ fn frameworks<'a>(frameworks: impl Iterator<Item = &'a Framework>) -> Json {
 
 fn framework(framework: &Framework) -> Json {
     let info = &framework.info;
-    let executor = |entry: Entry| executor(info, &entry);
+    let of_task = |entry: Entry| entry.is_command_task().then(|| executor(info, &entry));
+    let active = framework.tasks.values().filter_map(|task| of_task(Entry::Active(task)));
+    let own = framework.executors.values().map(|executor| {
+        let (info, container, directory) = (&executor.info, &executor.container, &executor.directory);
+        own_executor(framework, info, container, directory, &executor.amounts.resources)
+    });
+    let completed = framework.completed.iter().filter_map(|task| of_task(Entry::Completed(task)));
+    let own_completed = framework.completed_executors.iter().map(|executor| {
+        own_executor(framework, &executor.info, &executor.container, &executor.directory, &[])
+    });
     let mut json = json!({
         "checkpoint": info.checkpoint(),
-        "completed_executors": framework.completed.iter().map(|t| executor(Entry::Completed(t))).collect::<Vec<_>>(),
-        "executors": framework.tasks.values().map(|t| executor(Entry::Active(t))).collect::<Vec<_>>(),
+        "completed_executors": completed.chain(own_completed).collect::<Vec<_>>(),
+        "executors": active.chain(own).collect::<Vec<_>>(),
         "failover_timeout": info.failover_timeout(),
         "hostname": info.hostname(),
         "id": info.id.as_ref().map_or("", |id| id.value.as_str()),
@@ -187,8 +199,47 @@ fn executor(framework: &FrameworkInfo, entry: &Entry) -> Json {
     json
 }
 
+/// An executor of the framework's own, with the tasks that it was given.
+fn own_executor(
+    framework: &Framework,
+    info: &ExecutorInfo,
+    container: &ContainerId,
+    directory: &Path,
+    resources: &[Resource],
+) -> Json {
+    let active = framework.tasks.values().filter(|task| task.container == *container);
+    let (over, active): (Vec<_>, Vec<_>) = active.partition(|task| is_terminal(task.state()));
+    let (queued, launched): (Vec<_>, Vec<_>) =
+        active.into_iter().partition(|task| matches!(task.life, Life::Queued { .. }));
+    let completed = framework.completed.iter().filter(|task| task.container == *container);
+    let completed = completed.map(|done| task(&done.shown)).chain(over.iter().map(|over| task(&over.shown)));
+    let mut json = json!({
+        "completed_tasks": completed.collect::<Vec<_>>(),
+        "container": container.value,
+        "directory": directory.display().to_string(),
+        "id": info.executor_id.value,
+        "name": info.name(),
+        "queued_tasks": queued.iter().map(|queued| task(&queued.shown)).collect::<Vec<_>>(),
+        "resources": summarize(&Resources::from_wire_lossy(resources)),
+        "source": info.source(),
+        "tasks": launched.iter().map(|launched| task(&launched.shown)).collect::<Vec<_>>(),
+        "type": info.r#type().as_str_name(),
+    });
+    if let Some(role) = role_of(&info.resources) {
+        json["role"] = json!(role);
+    }
+    if let Some(labels) = &info.labels {
+        json["labels"] = serde_json::to_value(&labels.labels).unwrap_or_default();
+    }
+    json
+}
+
 fn role(task: &Task) -> Option<&str> {
-    task.resources.iter().find_map(|resource| resource.allocation_info.as_ref()?.role.as_deref())
+    role_of(&task.resources)
+}
+
+fn role_of(resources: &[Resource]) -> Option<&str> {
+    resources.iter().find_map(|resource| resource.allocation_info.as_ref()?.role.as_deref())
 }
 
 fn task(task: &Task) -> Json {

@@ -1,9 +1,9 @@
-//! The variables that a command task finds, beside those of its image and its own.
+//! The variables that a command task or an executor finds, beside those of its image and its own.
 
 use std::path::Path;
 
 use tepui_api::units;
-use tepui_api::v1::{AgentId, FrameworkInfo, TaskInfo};
+use tepui_api::v1::{AgentId, ContainerInfo, ExecutorInfo, FrameworkInfo, Resource, TaskInfo};
 
 use crate::core::Config;
 
@@ -22,28 +22,73 @@ pub struct Variables<'a> {
     pub agent: &'a AgentId,
     /// The task's framework.
     pub framework: &'a FrameworkInfo,
-    /// The task.
-    pub task: &'a TaskInfo,
-    /// The task's sandbox on the host.
+    /// The sandbox on the host.
     pub directory: &'a Path,
 }
 
 /// The variables of a command task, by name. They are those that Mesos' command executor hands on (its
 /// `executorEnvironment`, and what its containerizer adds), and `MESOS_TASK_ID`.
 #[must_use]
-pub fn of_command_task(from: &Variables) -> Vec<(String, String)> {
-    let Variables { config, agent, framework, task, directory } = *from;
-    let directory = directory.to_string_lossy();
-    let address = config.address;
-    let checkpoint = framework.checkpoint();
+pub fn of_command_task(from: &Variables, task: &TaskInfo) -> Vec<(String, String)> {
+    let config = from.config;
     let grace = task.kill_policy.and_then(|policy| policy.grace_period).map_or(
         config.shutdown_grace_period,
         |grace| {
             std::time::Duration::from_nanos(u64::try_from(grace.nanoseconds).unwrap_or(0)) + EXECUTOR_MARGIN
         },
     );
-    let role = task.resources.iter().find_map(|r| r.allocation_info.as_ref()?.role.clone());
-    let has_image = task.container.as_ref().and_then(|c| c.mesos.as_ref()).is_some_and(|m| m.image.is_some());
+    let mut variables = of_program(
+        from,
+        &Program {
+            executor: &task.task_id.value,
+            container: task.container.as_ref(),
+            resources: &task.resources,
+            grace,
+        },
+    );
+    variables.push(("MESOS_TASK_ID".to_owned(), task.task_id.value.clone()));
+    variables
+}
+
+/// The variables of a framework's own executor, by name: those of Mesos' `executorEnvironment`, and what its containerizer adds.
+#[must_use]
+pub fn of_executor(
+    from: &Variables,
+    executor: &ExecutorInfo,
+    resources: &[Resource],
+) -> Vec<(String, String)> {
+    let grace = executor.shutdown_grace_period.map_or(from.config.shutdown_grace_period, |grace| {
+        std::time::Duration::from_nanos(u64::try_from(grace.nanoseconds).unwrap_or(0))
+    });
+    let mut variables = of_program(
+        from,
+        &Program {
+            executor: &executor.executor_id.value,
+            container: executor.container.as_ref(),
+            resources,
+            grace,
+        },
+    );
+    // A libprocess in the executor takes any port that is free.
+    variables.push(("LIBPROCESS_PORT".to_owned(), "0".to_owned()));
+    variables
+}
+
+/// What differs between a command task and an executor.
+struct Program<'a> {
+    executor: &'a str,
+    container: Option<&'a ContainerInfo>,
+    resources: &'a [Resource],
+    grace: std::time::Duration,
+}
+
+fn of_program(from: &Variables, program: &Program) -> Vec<(String, String)> {
+    let Variables { config, agent, framework, directory } = *from;
+    let directory = directory.to_string_lossy();
+    let address = config.address;
+    let checkpoint = framework.checkpoint();
+    let role = program.resources.iter().find_map(|r| r.allocation_info.as_ref()?.role.clone());
+    let has_image = program.container.and_then(|c| c.mesos.as_ref()).is_some_and(|m| m.image.is_some());
     let sandbox = if has_image { config.sandbox_directory.clone() } else { directory.to_string() };
     let framework_id = framework.id.as_ref().map(|id| id.value.clone()).unwrap_or_default();
 
@@ -54,14 +99,13 @@ pub fn of_command_task(from: &Variables) -> Vec<(String, String)> {
     add("MESOS_ALLOCATION_ROLE", role.unwrap_or_else(|| "*".to_owned()));
     add("MESOS_CHECKPOINT", if checkpoint { "1" } else { "0" }.to_owned());
     add("MESOS_DIRECTORY", directory.to_string());
-    add("MESOS_EXECUTOR_ID", task.task_id.value.clone());
-    add("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", units::Duration(grace).to_string());
+    add("MESOS_EXECUTOR_ID", program.executor.to_owned());
+    add("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", units::Duration(program.grace).to_string());
     add("MESOS_FRAMEWORK_ID", framework_id);
     add("MESOS_HTTP_COMMAND_EXECUTOR", "0".to_owned());
     add("MESOS_SANDBOX", sandbox);
     add("MESOS_SLAVE_ID", agent.value.clone());
     add("MESOS_SLAVE_PID", format!("slave(1)@{address}"));
-    add("MESOS_TASK_ID", task.task_id.value.clone());
     if checkpoint {
         add("MESOS_RECOVERY_TIMEOUT", units::Duration(config.recovery_timeout).to_string());
         let backoff = units::Duration(config.executor_reregistration_timeout);
@@ -94,10 +138,9 @@ mod tests {
             config: &config,
             agent: &"A".into(),
             framework: &framework,
-            task: &task,
             directory: Path::new("/w/runs/c"),
         };
-        let got: BTreeMap<_, _> = of_command_task(&from).into_iter().collect();
+        let got: BTreeMap<_, _> = of_command_task(&from, &task).into_iter().collect();
         let expected = [
             ("MESOS_AGENT_ENDPOINT", "127.0.0.1:5051"),
             ("MESOS_ALLOCATION_ROLE", "web"),

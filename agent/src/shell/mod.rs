@@ -14,14 +14,17 @@ pub mod backend;
 mod containers;
 mod under_way;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tepui_api::link::agent_frame;
-use tepui_api::v1::ContainerId;
+use tepui_api::v1::{ContainerId, executor};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::core::{ContainerEvent, Core, End, Input, Now, Output, Snapshot, Ticket};
+use crate::core::{
+    ContainerEvent, Core, End, ExecutorAnswer, Input, Now, Output, Snapshot, StreamId, Ticket,
+};
 use crate::link::LinkEvent;
 use crate::store::Store;
 pub(crate) use containers::Containers;
@@ -35,12 +38,27 @@ pub(crate) enum Event {
     Container(ContainerId, ContainerEvent),
     /// In the store.
     Stored(Ticket),
+    /// An executor calls.
+    Executor(ExecutorRequest),
     /// A reader wants to know what there is.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// Nobody listens any more to what an executor subscribed to.
+    ExecutorGone(StreamId),
+    /// An executor did not read what it subscribed to, and was cut off.
+    ExecutorStalled(StreamId),
     /// The agent is to end with all that runs on it.
     ShutDown,
     /// The agent is to stop, and what runs on it to go on.
     Stop,
+}
+
+/// A call of an executor.
+#[derive(Debug)]
+pub(crate) struct ExecutorRequest {
+    pub(crate) call: Box<executor::Call>,
+    /// Where events go, if it is to subscribe.
+    pub(crate) events: Option<mpsc::Sender<Box<executor::Event>>>,
+    pub(crate) answer: oneshot::Sender<ExecutorAnswer>,
 }
 
 /// Puts events before the core.
@@ -65,6 +83,13 @@ pub(crate) struct Shell {
     reconnect: Arc<Notify>,
     ended: watch::Sender<Option<End>>,
     clock: Clock,
+    /// The number of the next call of an executor.
+    next_request: u64,
+    /// Calls that the core has not answered yet.
+    asking: HashMap<StreamId, oneshot::Sender<ExecutorAnswer>>,
+    /// Where subscribed executors are told events.
+    listeners: HashMap<StreamId, mpsc::Sender<Box<executor::Event>>>,
+    handle: Handle,
 }
 
 /// The time since the process began, and since 1970.
@@ -75,6 +100,8 @@ pub(crate) struct Clock {
 
 /// How many events are taken in before the timer is looked at.
 const BATCH: usize = 64;
+/// How many events an executor may leave unread before its stream is closed.
+const UNREAD: usize = 1 << 16;
 
 // === impl Handle ===
 
@@ -88,6 +115,22 @@ impl Handle {
     /// Tells the core. Events after the agent's end are lost, which nobody misses.
     pub(crate) fn tell(&self, event: Event) {
         let _ = self.events.send(event);
+    }
+
+    /// Hands a call of an executor to the core; gives its answer, and the events that follow if it was to subscribe.
+    ///
+    /// # Errors
+    /// When the agent stops.
+    pub(crate) async fn executor(
+        &self,
+        call: executor::Call,
+    ) -> Result<(ExecutorAnswer, mpsc::Receiver<Box<executor::Event>>), Stopping> {
+        let (events, listener) = mpsc::channel(UNREAD);
+        let (answer, answered) = oneshot::channel();
+        let subscribes = call.r#type() == executor::call::Type::Subscribe;
+        let events = subscribes.then_some(events);
+        self.tell(Event::Executor(ExecutorRequest { call: Box::new(call), events, answer }));
+        Ok((answered.await.map_err(|_| Stopping)?, listener))
     }
 
     /// What there is.
@@ -128,9 +171,24 @@ impl Shell {
         events: mpsc::UnboundedReceiver<Event>,
         reconnect: Arc<Notify>,
         clock: Clock,
+        handle: Handle,
     ) -> (Self, watch::Receiver<Option<End>>) {
         let (ended, watch) = watch::channel(None);
-        (Self { core, store, containers, events, link: None, reconnect, ended, clock }, watch)
+        let this = Self {
+            core,
+            store,
+            containers,
+            events,
+            link: None,
+            reconnect,
+            ended,
+            clock,
+            next_request: 0,
+            asking: HashMap::new(),
+            listeners: HashMap::new(),
+            handle,
+        };
+        (this, watch)
     }
 
     /// Serves until told to stop. What the core wanted before, such as of its recovery, is done first.
@@ -173,6 +231,14 @@ impl Shell {
             }
             Event::Container(id, event) => self.step(Input::Container(id, event)),
             Event::Stored(ticket) => self.step(Input::Stored(ticket)),
+            Event::Executor(request) => self.executor(request),
+            Event::ExecutorGone(stream) => {
+                // One that was closed from here is known to be gone.
+                if self.listeners.remove(&stream).is_some() {
+                    self.step(Input::ExecutorGone(stream));
+                }
+            }
+            Event::ExecutorStalled(stream) => self.step(Input::ExecutorGone(stream)),
             Event::Snapshot(answer) => {
                 // A reader that went away needs none.
                 let _ = answer.send(self.core.snapshot());
@@ -181,6 +247,21 @@ impl Shell {
             Event::Stop => return true,
         }
         false
+    }
+
+    fn executor(&mut self, request: ExecutorRequest) {
+        let id = StreamId(self.next_request);
+        self.next_request += 1;
+        self.asking.insert(id, request.answer);
+        if let Some(events) = request.events {
+            let (handle, watched) = (self.handle.clone(), events.clone());
+            tokio::spawn(async move {
+                watched.closed().await;
+                handle.tell(Event::ExecutorGone(id));
+            });
+            self.listeners.insert(id, events);
+        }
+        self.step(Input::Executor(id, request.call));
     }
 
     fn step(&mut self, input: Input) {
@@ -200,6 +281,31 @@ impl Shell {
                     }
                 }
                 Output::Container(id, command) => self.containers.perform(id, command),
+                Output::Answer(id, answer) => {
+                    if answer != ExecutorAnswer::Subscribed {
+                        self.listeners.remove(&id);
+                    }
+                    if let Some(asking) = self.asking.remove(&id) {
+                        // Who asked may be gone, which is heard of by an event.
+                        let _ = asking.send(answer);
+                    }
+                }
+                Output::Event(stream, event) => {
+                    if let Some(listener) = self.listeners.get(&stream)
+                        && let Err(mpsc::error::TrySendError::Full(_)) = listener.try_send(event)
+                    {
+                        tracing::warn!(
+                            ?stream,
+                            UNREAD,
+                            "an executor does not read its events: its stream is closed"
+                        );
+                        self.listeners.remove(&stream);
+                        self.handle.tell(Event::ExecutorStalled(stream));
+                    }
+                }
+                Output::CloseEvents(stream) => {
+                    self.listeners.remove(&stream);
+                }
                 Output::Reconnect => {
                     self.link = None;
                     self.reconnect.notify_one();

@@ -13,10 +13,10 @@ use prost::Message as _;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 use tepui_api::v1::{AgentInfo, DrainConfig, TaskStatus};
 
-use super::records::{FrameworkRecord, TaskRecord};
-use super::tables::{self, ACKNOWLEDGED, FRAMEWORKS, META, TASKS, UPDATES};
+use super::records::{ExecutorRecord, FrameworkRecord, TaskRecord};
+use super::tables::{self, ACKNOWLEDGED, EXECUTORS, FRAMEWORKS, META, TASKS, UPDATES};
 use super::{StoreError, database_error};
-use crate::core::{StoredState, StoredTask, StoredUpdate, TaskKey, Write, is_terminal};
+use crate::core::{ExecutorKey, StoredState, StoredTask, StoredUpdate, TaskKey, Write, is_terminal};
 
 /// All that is in the file.
 ///
@@ -94,6 +94,9 @@ impl Reading {
             Some(Err(error)) => self.damaged("the drain", error, Cure::Meta("drain")),
         }
         let lost = self.frameworks(raw.frameworks);
+        for ((framework, executor), bytes) in raw.executors {
+            self.executor(&framework, &executor, &bytes, &lost);
+        }
         let mut streams = self.updates(raw.updates, &raw.acknowledged);
         for ((framework, task), bytes) in raw.tasks {
             self.task(framework, task, &bytes, &lost, &mut streams);
@@ -115,6 +118,20 @@ impl Reading {
             }
         }
         lost
+    }
+
+    fn executor(&mut self, framework: &str, executor: &str, bytes: &[u8], lost: &BTreeSet<String>) {
+        let key = ExecutorKey::new(framework, executor);
+        let why = match ExecutorRecord::decode(bytes) {
+            Ok(record) if !lost.contains(framework) => {
+                self.state.executors.push(record.into_executor(key));
+                return;
+            }
+            Ok(_) => "its framework cannot be".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        // Its tasks are answered for as those of an executor that is not here.
+        self.damaged(format!("executor {key}"), why, Cure::Write(Write::RemoveExecutor(key)));
     }
 
     fn updates(
@@ -203,6 +220,7 @@ struct Raw {
     drain: Option<Vec<u8>>,
     boot_id: Option<Vec<u8>>,
     frameworks: Vec<(String, Vec<u8>)>,
+    executors: Vec<((String, String), Vec<u8>)>,
     tasks: Vec<((String, String), Vec<u8>)>,
     updates: Vec<((String, String, u64), Vec<u8>)>,
     acknowledged: BTreeMap<(String, String), u64>,
@@ -217,6 +235,10 @@ fn read_raw(database: &Database) -> Result<Raw, redb::Error> {
     for row in reading.open_table(FRAMEWORKS)?.iter()? {
         let (key, value) = row?;
         raw.frameworks.push((key.value().to_owned(), value.value().to_vec()));
+    }
+    for row in reading.open_table(EXECUTORS)?.iter()? {
+        let (key, value) = row?;
+        raw.executors.push((owned(key.value()), value.value().to_vec()));
     }
     for row in reading.open_table(TASKS)?.iter()? {
         let (key, value) = row?;

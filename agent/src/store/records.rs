@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use tepui_api::v1::{ContainerId, FrameworkInfo, TaskInfo};
+use tepui_api::v1::{ContainerId, ExecutorInfo, FrameworkInfo, TaskInfo};
 
-use super::redact::redact;
+use super::redact::{redact, redact_executor};
 use crate::checks::check::Health;
-use crate::core::{FrameworkFate, KillCause, KillOrder, TaskKey, TaskWrite};
+use crate::core::{ExecutorKey, ExecutorWrite, FrameworkFate, KillCause, KillOrder, TaskKey, TaskWrite};
 
 /// A framework.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -38,6 +38,9 @@ pub struct TaskRecord {
     /// A kill that was begun.
     #[prost(message, optional, tag = "5")]
     pub kill: Option<KillRecord>,
+    /// The group that it was launched in.
+    #[prost(string, optional, tag = "6")]
+    pub group: Option<String>,
     /// What its health check has found.
     #[prost(message, optional, tag = "10")]
     pub health: Option<HealthRecord>,
@@ -52,6 +55,23 @@ pub struct HealthRecord {
     /// Failures in a row.
     #[prost(uint32, required, tag = "2")]
     pub failures: u32,
+}
+
+/// An executor of a framework's own. Since format 3.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExecutorRecord {
+    /// What the framework asked for.
+    #[prost(message, required, tag = "1")]
+    pub info: ExecutorInfo,
+    /// Its container's id.
+    #[prost(string, required, tag = "2")]
+    pub container: String,
+    /// Its sandbox.
+    #[prost(string, required, tag = "3")]
+    pub directory: String,
+    /// Who it runs as.
+    #[prost(string, optional, tag = "4")]
+    pub user: Option<String>,
 }
 
 /// A kill.
@@ -107,6 +127,7 @@ impl TaskRecord {
             directory: task.directory.to_string_lossy().into_owned(),
             user: task.user.clone(),
             kill: task.kill.map(KillRecord::new),
+            group: task.group.as_deref().map(str::to_owned),
             health: task.health.map(|Health { passed, failures }| HealthRecord { passed, failures }),
         }
     }
@@ -119,8 +140,36 @@ impl TaskRecord {
             container: ContainerId::new(self.container),
             directory: self.directory.into(),
             user: self.user,
+            group: self.group.map(Into::into),
             kill: self.kill.map(KillRecord::order),
             health: self.health.map(|HealthRecord { passed, failures }| Health { passed, failures }),
+        }
+    }
+}
+
+// === impl ExecutorRecord ===
+
+impl ExecutorRecord {
+    /// The record of an executor, without its secrets.
+    pub fn new(executor: &ExecutorWrite) -> Self {
+        let mut info = (*executor.info).clone();
+        redact_executor(&mut info);
+        Self {
+            info,
+            container: executor.container.value.clone(),
+            directory: executor.directory.to_string_lossy().into_owned(),
+            user: executor.user.clone(),
+        }
+    }
+
+    /// The executor of a record.
+    pub fn into_executor(self, key: ExecutorKey) -> ExecutorWrite {
+        ExecutorWrite {
+            key,
+            info: self.info.into(),
+            container: ContainerId::new(self.container),
+            directory: self.directory.into(),
+            user: self.user,
         }
     }
 }

@@ -2,20 +2,25 @@
 //!
 //! The agent's store outlives containers, and a task that is read back from it has been started already, so that nobody needs them.
 
-use tepui_api::v1::{CommandInfo, ContainerInfo, Secret, TaskInfo};
+use tepui_api::v1::{CommandInfo, ContainerInfo, ExecutorInfo, Secret, TaskInfo};
 
 /// Takes the values of all secrets out of a task. That there was one, and its name, stays.
 pub fn redact(task: &mut TaskInfo) {
     let check = task.check.as_mut().and_then(|check| check.command.as_mut());
     let commands = [
         task.command.as_mut(),
-        task.executor.as_mut().and_then(|executor| executor.command.as_mut()),
         task.health_check.as_mut().and_then(|check| check.command.as_mut()),
         check.map(|check| &mut check.command),
     ];
     commands.into_iter().flatten().for_each(redact_command);
-    let of_executor = task.executor.as_mut().and_then(|executor| executor.container.as_mut());
-    [task.container.as_mut(), of_executor].into_iter().flatten().for_each(redact_container);
+    task.container.iter_mut().for_each(redact_container);
+    task.executor.iter_mut().for_each(redact_executor);
+}
+
+/// Takes the values of all secrets out of an executor.
+pub fn redact_executor(executor: &mut ExecutorInfo) {
+    executor.command.iter_mut().for_each(redact_command);
+    executor.container.iter_mut().for_each(redact_container);
 }
 
 fn redact_command(command: &mut CommandInfo) {
@@ -53,7 +58,7 @@ fn redact_secret(secret: &mut Secret) {
 mod tests {
     use prost::Message as _;
     use tepui_api::v1::volume::Source;
-    use tepui_api::v1::{Environment, ExecutorInfo, HealthCheck, Volume, environment, secret};
+    use tepui_api::v1::{Environment, HealthCheck, Volume, environment, secret};
 
     use super::*;
 

@@ -8,7 +8,7 @@ use redb::{Database, DatabaseError, ReadableTable as _, TableDefinition, WriteTr
 use tepui_api::v1::TaskStatus;
 use tepui_api::v1::task_status::Reason;
 
-use super::records::{FrameworkRecord, TaskRecord};
+use super::records::{ExecutorRecord, FrameworkRecord, TaskRecord};
 use super::{StoreError, database_error, open_database, upgrade};
 use crate::core::{TaskKey, Write};
 
@@ -19,6 +19,8 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 pub(super) const FRAMEWORKS: TableDefinition<&str, &[u8]> = TableDefinition::new("frameworks");
 /// By framework id and task id.
 pub(super) const TASKS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("tasks");
+/// By framework id and executor id. Since format 3.
+pub(super) const EXECUTORS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("executors");
 /// `TaskStatus` by framework id, task id and number.
 pub(super) const UPDATES: TableDefinition<(&str, &str, u64), &[u8]> = TableDefinition::new("updates");
 /// By framework id and task id, how many of the task's updates were acknowledged.
@@ -55,6 +57,7 @@ pub fn apply(to: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
             meta.remove("drain")?;
             to.open_table(FRAMEWORKS)?.retain(|_, _| false)?;
             to.open_table(TASKS)?.retain(|_, _| false)?;
+            to.open_table(EXECUTORS)?.retain(|_, _| false)?;
             to.open_table(UPDATES)?.retain(|_, _| false)?;
             to.open_table(ACKNOWLEDGED)?.retain(|_, _| false)?;
         }
@@ -69,6 +72,15 @@ pub fn apply(to: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
         Write::Task(task) => {
             let record = TaskRecord::new(task).encode_to_vec();
             to.open_table(TASKS)?.insert(names(&task.key), record.as_slice())?;
+        }
+        Write::Executor(executor) => {
+            let record = ExecutorRecord::new(executor).encode_to_vec();
+            let key = (executor.key.framework.value.as_str(), executor.key.executor.value.as_str());
+            to.open_table(EXECUTORS)?.insert(key, record.as_slice())?;
+        }
+        Write::RemoveExecutor(key) => {
+            let key = (key.framework.value.as_str(), key.executor.value.as_str());
+            to.open_table(EXECUTORS)?.remove(key)?;
         }
         Write::Update(key, sequence, status) => {
             let (framework, task) = names(key);

@@ -2,11 +2,14 @@
 
 use super::*;
 use crate::checks::Health;
-use crate::core::{FrameworkFate, KillCause, KillOrder, StoredTask, StoredUpdate, TaskKey, TaskWrite};
+use crate::core::{
+    ExecutorKey, ExecutorWrite, FrameworkFate, KillCause, KillOrder, StoredTask, StoredUpdate, TaskKey,
+    TaskWrite,
+};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
-use tepui_api::v1::{AgentInfo, DrainConfig, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
+use tepui_api::v1::{AgentInfo, DrainConfig, ExecutorInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
 
 fn key(task: &str) -> TaskKey {
     TaskKey::new("F", task)
@@ -19,8 +22,23 @@ fn record(task: &str, kill: Option<KillOrder>) -> TaskWrite {
         container: tepui_api::v1::ContainerId::new("c"),
         directory: "/w/x".into(),
         user: Some("nobody".into()),
+        group: Some("g".into()),
         kill,
         health: None,
+    }
+}
+
+fn executor() -> ExecutorWrite {
+    ExecutorWrite {
+        key: ExecutorKey::new("F", "e"),
+        info: Arc::new(ExecutorInfo {
+            executor_id: "e".into(),
+            name: Some("n".into()),
+            ..ExecutorInfo::default()
+        }),
+        container: tepui_api::v1::ContainerId::new("d"),
+        directory: "/w/y".into(),
+        user: None,
     }
 }
 
@@ -61,6 +79,9 @@ fn what_was_confirmed_is_read_back_and_what_was_removed_is_not() {
             vec![Write::Drain(Some(drain))],
             vec![Write::Framework(framework(), FrameworkFate::Active)],
             vec![Write::Task(Box::new(record("t", None)))],
+            vec![Write::Executor(Box::new(executor()))],
+            vec![Write::Executor(Box::new(ExecutorWrite { key: ExecutorKey::new("F", "ee"), ..executor() }))],
+            vec![Write::RemoveExecutor(ExecutorKey::new("F", "ee"))],
             vec![update(0, TaskState::TaskStarting), update(1, TaskState::TaskRunning)],
             vec![Write::Acknowledged(key("t"), 0)],
             vec![Write::Task(Box::new(record("t", Some(kill))))],
@@ -77,6 +98,7 @@ fn what_was_confirmed_is_read_back_and_what_was_removed_is_not() {
         agent: Some(agent),
         drain: Some(drain),
         frameworks: vec![((*framework()).clone(), FrameworkFate::Active)],
+        executors: vec![executor()],
         tasks: vec![StoredTask {
             record: record("t", Some(kill)),
             updates: vec![

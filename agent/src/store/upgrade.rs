@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | 1 | agent, frameworks, tasks, updates and how many of them were acknowledged |
 //! | 2 | in `meta`: the drain under way, and the machine's boot id |
+//! | 3 | frameworks' own executors |
 //!
 //! A version that does not know a format refuses it: it could lose what it does not know of. A file of each format is kept in
 //! `tests/fixtures`.
@@ -13,14 +14,14 @@ use std::path::Path;
 
 use redb::{Database, ReadableDatabase as _, WriteTransaction};
 
-use super::tables::{ACKNOWLEDGED, FRAMEWORKS, META, TASKS, UPDATES};
+use super::tables::{ACKNOWLEDGED, EXECUTORS, FRAMEWORKS, META, TASKS, UPDATES};
 use super::{StoreError, database_error};
 
 /// What has to be done to a file to give it the next format.
 type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
-/// The first step makes format 2 of format 1, and so on. Format 2 has only more in it.
-const STEPS: &[Step] = &[|_| Ok(())];
+/// The first step makes format 2 of format 1, and so on. Format 2 has only more in it, and format 3 one table more.
+const STEPS: &[Step] = &[|_| Ok(()), |writing| writing.open_table(EXECUTORS).map(drop).map_err(Into::into)];
 
 /// The format that this version reads and writes.
 pub const FORMAT: u32 = 1 + STEPS.len() as u32;
@@ -70,6 +71,7 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
     writing.open_table(FRAMEWORKS)?;
     writing.open_table(TASKS)?;
     writing.open_table(UPDATES)?;
+    writing.open_table(EXECUTORS)?;
     writing.open_table(ACKNOWLEDGED)?;
     Ok(writing.commit()?)
 }

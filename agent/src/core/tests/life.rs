@@ -136,7 +136,7 @@ fn what_cannot_be_run_is_refused_with_words() {
     w.stored();
     assert_eq!(w.states(), [TaskError; 3]);
     assert_eq!(w.updates[0].reason(), Reason::TaskInvalid);
-    assert!(w.updates[0].message.as_deref().unwrap().contains("not implemented"));
+    assert!(w.updates[0].message.as_deref().unwrap().contains("directory"));
     assert_eq!(w.updates[1].reason(), Reason::TaskGroupInvalid);
     assert!(w.commands.is_empty());
     w.acknowledge_uuid("e", w.updates[0].uuid.clone().unwrap());

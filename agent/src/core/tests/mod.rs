@@ -2,6 +2,7 @@
 
 mod checks;
 mod drains;
+mod executors;
 mod kills;
 mod life;
 mod random;
@@ -38,6 +39,7 @@ pub(crate) fn test_config() -> Config {
         work_dir: PathBuf::from("/w"),
         switch_user: true,
         shutdown_grace_period: 5 * SECOND,
+        executor_registration_timeout: 60 * SECOND,
         sandbox_directory: "/mnt/mesos/sandbox".into(),
         recovery_timeout: 900 * SECOND,
         executor_reregistration_timeout: 2 * SECOND,
@@ -61,6 +63,10 @@ struct World {
     sent: Vec<agent_frame::Body>,
     ended: Option<End>,
     reconnects: usize,
+    /// What executors were answered and told, and which of their streams were closed.
+    answers: Vec<(StreamId, ExecutorAnswer)>,
+    events: Vec<(StreamId, tepui_api::v1::executor::Event)>,
+    closed: Vec<StreamId>,
 }
 
 impl World {
@@ -77,6 +83,9 @@ impl World {
             sent: Vec::new(),
             ended: None,
             reconnects: 0,
+            answers: Vec::new(),
+            events: Vec::new(),
+            closed: Vec::new(),
         }
     }
 
@@ -117,6 +126,9 @@ impl World {
                     other => self.sent.push(other),
                 },
                 Output::Container(id, command) => self.commands.push((id, command)),
+                Output::Answer(id, answer) => self.answers.push((id, answer)),
+                Output::Event(stream, event) => self.events.push((stream, *event)),
+                Output::CloseEvents(stream) => self.closed.push(stream),
                 Output::Reconnect => self.reconnects += 1,
                 Output::End(end) => self.ended = Some(end),
             }
@@ -255,6 +267,11 @@ fn apply(state: &mut StoredState, write: Write) {
                 state.tasks.push(StoredTask { record: *record, updates: Vec::new() });
             }
         }
+        Write::Executor(record) => {
+            state.executors.retain(|known| known.key != record.key);
+            state.executors.push(*record);
+        }
+        Write::RemoveExecutor(key) => state.executors.retain(|known| known.key != key),
         Write::Update(key, sequence, status) => {
             let update = StoredUpdate { sequence, status, acknowledged: false };
             match state.tasks.iter_mut().find(|t| t.record.key == key) {

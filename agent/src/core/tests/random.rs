@@ -103,6 +103,9 @@ impl Fate {
                     agent_frame::Body::Update(update) => self.update(update.status),
                     _ => {}
                 },
+                Output::Answer(..) | Output::Event(..) | Output::CloseEvents(_) => {
+                    panic!("there is no executor")
+                }
                 Output::Reconnect => self.registered = false,
                 Output::End(end) => panic!("nobody asked for an end: {end:?}"),
             }
