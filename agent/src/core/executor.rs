@@ -73,6 +73,8 @@ pub enum ExecutorLife {
         stored: bool,
         /// The container can be started.
         prepared: bool,
+        /// Somebody subscribed in its name, before it runs.
+        stream: Option<StreamId>,
     },
     /// The containerizer was told to start it.
     Starting {
@@ -149,10 +151,11 @@ impl Executor {
     #[must_use]
     pub fn stream(&self) -> Option<StreamId> {
         match self.life {
-            ExecutorLife::Starting { stream }
+            ExecutorLife::Preparing { stream, .. }
+            | ExecutorLife::Starting { stream }
             | ExecutorLife::Running { stream }
             | ExecutorLife::Terminating { stream, .. } => stream,
-            ExecutorLife::Preparing { .. } | ExecutorLife::Registering | ExecutorLife::Ending { .. } => None,
+            ExecutorLife::Registering | ExecutorLife::Ending { .. } => None,
         }
     }
 

@@ -33,8 +33,8 @@ impl Core {
             return out.push(Output::Answer(request, ExecutorAnswer::NoExecutor));
         };
         let subscribed = match &executor.life {
-            ExecutorLife::Preparing { .. } | ExecutorLife::Registering => false,
-            ExecutorLife::Starting { stream } => stream.is_some(),
+            ExecutorLife::Registering => false,
+            ExecutorLife::Preparing { stream, .. } | ExecutorLife::Starting { stream } => stream.is_some(),
             ExecutorLife::Running { .. } | ExecutorLife::Terminating { .. } | ExecutorLife::Ending { .. } => {
                 true
             }
@@ -50,9 +50,11 @@ impl Core {
                 self.subscribe(now, &key, request, call.subscribe.unwrap_or_default(), out);
             }
             Type::Update => {
-                out.push(Output::Answer(request, answer));
-                if let Some(update) = call.update {
-                    self.executor_update(now, &key, update.status, false, out);
+                // Mesos answers at once. Executors that remember nothing take the answer for a promise, so it waits for the disk.
+                let status = call.update.map(|update| update.status);
+                let told = status.is_some_and(|s| self.executor_update(now, &key, s, Some(request), out));
+                if !told {
+                    out.push(Output::Answer(request, answer));
                 }
             }
             Type::Message => {
@@ -86,9 +88,10 @@ impl Core {
             ExecutorLife::Registering | ExecutorLife::Running { .. } => {
                 ExecutorLife::Running { stream: Some(stream) }
             }
-            ExecutorLife::Preparing { .. }
-            | ExecutorLife::Terminating { .. }
-            | ExecutorLife::Ending { .. } => {
+            ExecutorLife::Preparing { stored, prepared, .. } => {
+                ExecutorLife::Preparing { stored, prepared, stream: Some(stream) }
+            }
+            ExecutorLife::Terminating { .. } | ExecutorLife::Ending { .. } => {
                 return shut_out(key, stream, out);
             }
         };
@@ -107,7 +110,7 @@ impl Core {
             container_id: Some(executor.container.clone()),
         };
         for update in subscribe.unacknowledged_updates {
-            self.executor_update(now, key, update.status, true, out);
+            self.executor_update(now, key, update.status, None, out);
         }
         let known: HashSet<TaskId> =
             subscribe.unacknowledged_tasks.into_iter().map(|task| task.task_id).collect();
@@ -119,7 +122,7 @@ impl Core {
         let framework = self.frameworks.get(&key.framework).map(|framework| (*framework.info).clone());
         let subscribed = event::Subscribed { framework_info: framework.unwrap_or_default(), ..subscribed };
         send(stream, event::Type::Subscribed, |event| event.subscribed = Some(subscribed), out);
-        self.hand_over(now, key, out);
+        self.hand_over(key, out);
     }
 
     /// Tasks that were handed over and that the executor has not heard of: the agent ended, or the connection broke, in between.
@@ -141,38 +144,44 @@ impl Core {
         }
     }
 
-    /// An executor tells how a task goes. With `again` it has told before, and was not told that it was heard.
+    /// An executor tells how a task goes: by a request, which is answered when it is on disk if this gives true; or when it subscribes,
+    /// because it was not told that it was heard.
     fn executor_update(
         &mut self,
         now: Now,
         key: &ExecutorKey,
         status: TaskStatus,
-        again: bool,
+        request: Option<StreamId>,
         out: &mut Vec<Output>,
-    ) {
+    ) -> bool {
         let task_key = TaskKey::new(key.framework.clone(), status.task_id.clone());
-        let Some(uuid) = status.uuid.clone() else { return };
+        let Some(uuid) = status.uuid.clone() else { return false };
         if self.is_gone(key) {
-            return;
+            return false;
         }
         match self.streams.knows(&task_key, &uuid) {
-            Known::Stored => return self.tell_heard(key, &status.task_id, uuid, out),
+            Known::Stored => {
+                self.tell_heard(key, &status.task_id, uuid, out);
+                return false;
+            }
             // It is told when that is on disk.
-            Known::Pending => return,
+            Known::Pending => return false,
             Known::No => {}
         }
         let Some(task) = self.frameworks.task(&task_key) else {
-            if again {
+            if request.is_none() {
                 // An agent never loses a task whose updates are not acknowledged: all of that was heard.
-                return self.tell_heard(key, &status.task_id, uuid, out);
+                self.tell_heard(key, &status.task_id, uuid, out);
+                return false;
             }
             tracing::warn!(task = %task_key, executor = %key.executor, "an executor tells of a task that is not here");
             let status = self.completed_status(now, key, status);
-            return self.push_report(key, &task_key, status, out);
+            self.push_report(key, &task_key, status, request, out);
+            return true;
         };
         if !task.is_delegated_to(key) {
             tracing::warn!(task = %task_key, executor = %key.executor, "ignoring what an executor tells of another's task");
-            return;
+            return false;
         }
         let terminal = is_terminal(status.state());
         match task.life {
@@ -181,20 +190,22 @@ impl Core {
             _ => {
                 tracing::warn!(task = %task_key, state = status.state().as_str_name(),
                     "ignoring what an executor tells of a task that it was not given, or that is over");
-                return self.tell_heard(key, &status.task_id, uuid, out);
+                self.tell_heard(key, &status.task_id, uuid, out);
+                return false;
             }
         }
         let status = self.as_drained_status(&task_key, self.completed_status(now, key, status));
-        let Some(task) = self.frameworks.task_mut(&task_key) else { return };
+        let Some(task) = self.frameworks.task_mut(&task_key) else { return false };
         task.show(&status);
         if terminal {
             task.life = Life::Terminated;
         }
         self.count(status.state());
-        self.push_report(key, &task_key, status, out);
+        self.push_report(key, &task_key, status, request, out);
         if terminal {
-            self.hand_over(now, key, out);
+            self.hand_over(key, out);
         }
+        true
     }
 
     /// A status with what the agent adds to it.
@@ -226,9 +237,16 @@ impl Core {
         }
     }
 
-    fn push_report(&mut self, key: &ExecutorKey, task: &TaskKey, status: TaskStatus, out: &mut Vec<Output>) {
+    fn push_report(
+        &mut self,
+        key: &ExecutorKey,
+        task: &TaskKey,
+        status: TaskStatus,
+        request: Option<StreamId>,
+        out: &mut Vec<Output>,
+    ) {
         let (executor, uuid) = (key.clone(), status.uuid.clone().unwrap_or_default());
-        let then = |task, sequence| Waiting::Report { task, sequence, executor, uuid };
+        let then = |task, sequence| Waiting::Report { task, sequence, executor, uuid, request };
         self.push_update_then(task, status, false, Vec::new(), then, out);
     }
 
@@ -250,8 +268,9 @@ impl Core {
         match &mut executor.life {
             ExecutorLife::Starting { stream }
             | ExecutorLife::Running { stream }
+            | ExecutorLife::Preparing { stream, .. }
             | ExecutorLife::Terminating { stream, .. } => *stream = None,
-            ExecutorLife::Preparing { .. } | ExecutorLife::Registering | ExecutorLife::Ending { .. } => {}
+            ExecutorLife::Registering | ExecutorLife::Ending { .. } => {}
         }
     }
 

@@ -91,7 +91,7 @@ impl Core {
                 container: container.clone(),
                 directory,
                 user,
-                life: ExecutorLife::Preparing { stored: false, prepared: false },
+                life: ExecutorLife::Preparing { stored: false, prepared: false, stream: None },
                 pid: None,
                 networks: Vec::new(),
                 ever_sent: false,
@@ -150,13 +150,7 @@ impl Core {
     }
 
     /// The records are on disk.
-    pub(super) fn delegation_stored(
-        &mut self,
-        now: Now,
-        key: &ExecutorKey,
-        tasks: &[TaskKey],
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn delegation_stored(&mut self, key: &ExecutorKey, tasks: &[TaskKey], out: &mut Vec<Output>) {
         for task in tasks {
             if let Some(task) = self.frameworks.task_mut(task)
                 && let Life::Queued { stored } = &mut task.life
@@ -169,7 +163,7 @@ impl Core {
             *stored = true;
             self.start_executor_if_ready(key, out);
         } else {
-            self.hand_over(now, key, out);
+            self.hand_over(key, out);
         }
     }
 
@@ -207,7 +201,7 @@ impl Core {
                 let update = self.frameworks.executor_mut(key).and_then(|executor| executor.update.take());
                 if let Some(update) = update {
                     self.send_tasks(key, &update.then, out);
-                    self.hand_over(now, key, out);
+                    self.hand_over(key, out);
                 }
             }
             ContainerEvent::NotUpdated(message) => self.executor_not_updated(now, key, &message, out),
@@ -216,6 +210,8 @@ impl Core {
                 let status = status.unwrap_or(NO_STATUS);
                 self.end_executor(now, key, status, terminated(limitation.as_ref()), out);
             }
+            // An executor sees to the checks of its tasks itself.
+            ContainerEvent::Probed(..) => {}
             ContainerEvent::Destroyed => self.executor_destroyed(now, key, out),
             ContainerEvent::NotDestroyed(message) => {
                 tracing::error!(executor = %key, message, "an executor's container could not be removed wholly");
@@ -227,9 +223,10 @@ impl Core {
 
     fn start_executor_if_ready(&mut self, key: &ExecutorKey, out: &mut Vec<Output>) {
         let Some(executor) = self.frameworks.executor_mut(key) else { return };
-        if executor.life == (ExecutorLife::Preparing { stored: true, prepared: true }) {
-            executor.life = ExecutorLife::Starting { stream: None };
+        if let ExecutorLife::Preparing { stored: true, prepared: true, stream } = executor.life {
+            executor.life = ExecutorLife::Starting { stream };
             out.push(Output::Container(executor.container.clone(), ContainerCommand::Start));
+            self.hand_over(key, out);
         }
     }
 
@@ -252,7 +249,10 @@ impl Core {
                 let timer = Timer::Registration(key.clone(), container.value);
                 self.timers.insert((now.monotonic + limit, timer));
             }
-            ExecutorLife::Starting { stream } => executor.life = ExecutorLife::Running { stream },
+            ExecutorLife::Starting { stream } => {
+                executor.life = ExecutorLife::Running { stream };
+                self.hand_over(key, out);
+            }
             // The order to end it by force came when there was nothing to end yet.
             ExecutorLife::Terminating { escalates: None, .. } => {
                 out.push(Output::Container(container, ContainerCommand::Signal(KILL)));
@@ -262,7 +262,7 @@ impl Core {
     }
 
     /// Hands over what waits for an executor that takes tasks. Its container gets what they need first.
-    pub(super) fn hand_over(&mut self, now: Now, key: &ExecutorKey, out: &mut Vec<Output>) {
+    pub(super) fn hand_over(&mut self, key: &ExecutorKey, out: &mut Vec<Output>) {
         let wanted = self.amounts_of(key);
         let ready = |task: &&Arc<Task>| task.life == (Life::Queued { stored: true });
         let then: BTreeSet<TaskId> =
@@ -286,7 +286,6 @@ impl Core {
         executor.update = Some(Updating { then });
         let command = ContainerCommand::Update(wanted.resources, wanted.limits);
         out.push(Output::Container(executor.container.clone(), command));
-        let _ = now;
     }
 
     /// The executor is given these tasks, unless they were killed meanwhile; those of a group together.

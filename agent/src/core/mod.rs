@@ -147,7 +147,7 @@ enum Waiting {
     /// The records of tasks for an executor, and that of the executor if it is new.
     Delegation { executor: ExecutorKey, tasks: Vec<TaskKey> },
     /// An update that an executor told, which need not remember it after that.
-    Report { task: TaskKey, sequence: u64, executor: ExecutorKey, uuid: Vec<u8> },
+    Report { task: TaskKey, sequence: u64, executor: ExecutorKey, uuid: Vec<u8>, request: Option<StreamId> },
     /// The last updates of an executor's tasks.
     ExecutorEnd(ExecutorKey),
     /// A task's record.
@@ -327,9 +327,10 @@ impl Core {
             match waiting {
                 Waiting::Launch(key) => self.record_stored(now, &key, out),
                 Waiting::Delegation { executor, tasks } => {
-                    self.delegation_stored(now, &executor, &tasks, out);
+                    self.delegation_stored(&executor, &tasks, out);
                 }
-                Waiting::Report { task, sequence, executor, uuid } => {
+                Waiting::Report { task, sequence, executor, uuid, request } => {
+                    out.extend(request.map(|request| Output::Answer(request, ExecutorAnswer::Accepted)));
                     self.tell_heard(&executor, &task.task, uuid, out);
                     self.update_stored(now, &task, sequence, out);
                 }

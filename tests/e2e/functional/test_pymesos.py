@@ -1,14 +1,20 @@
 """Frameworks written for Mesos run unchanged: pymesos over JSON, and a second client over protobuf."""
 
+import base64
+import os
+import sys
 import threading
 from collections import Counter
 
 import pytest
 
 from harness import codec, wait
-from harness.framework import Framework, scalar, task
+from harness.framework import Framework, scalar, scalars, task
 
 TASKS = 100
+# Of each of two executors.
+DELEGATED = 200
+PROGRAM = os.path.join(os.path.dirname(__file__), "../harness/pymesos_executor.py")
 
 
 class Hundred:
@@ -111,3 +117,96 @@ def test_a_protobuf_client_runs_a_hundred_tasks(two_agents):
     assert len(uuids) == 3 * TASKS and set(uuids.values()) == {1}, "each update came once"
     assert Counter(framework.acknowledged) == uuids, "each update was acknowledged once"
     framework.disconnect()
+
+
+class TwoExecutors:
+    """A pymesos scheduler with an executor on each of two agents, and DELEGATED tasks for each."""
+
+    def __init__(self):
+        self.left = {}
+        self.updates = []
+        self.lock = threading.Lock()
+
+    def registered(self, driver, framework_id, master_info):
+        self.framework_id = framework_id["value"]
+
+    def resourceOffers(self, driver, offers):
+        for offer in offers:
+            agent = offer["agent_id"]["value"]
+            with self.lock:
+                if agent not in self.left and len(self.left) < 2:
+                    self.left[agent] = [f"{agent}-{n}" for n in range(DELEGATED)]
+                # An executor takes its own share along with its first tasks.
+                fits = int(min((scalar(offer, "cpus") - 0.2) / 0.1, (scalar(offer, "mem") - 64) / 16, 25))
+                left = self.left.get(agent, [])
+                taken, self.left[agent] = left[: max(fits, 0)], left[max(fits, 0) :]
+            if not taken:
+                driver.declineOffer(offer["id"], {"refuse_seconds": 0.1 if left else 3600})
+                continue
+            tasks = [self.task(offer, agent, name) for name in taken]
+            driver.launchTasks(offer["id"], tasks, {"refuse_seconds": 0.1})
+
+    def task(self, offer, agent, name):
+        executor = {
+            "type": "CUSTOM",
+            "executor_id": {"value": f"on-{agent}"},
+            "framework_id": {"value": self.framework_id},
+            "command": {"shell": True, "value": f"exec {sys.executable} {os.path.abspath(PROGRAM)}"},
+            "resources": scalars(cpus=0.2, mem=64),
+        }
+        # Some are short, some are still running when their agent is killed.
+        seconds = base64.b64encode(b"0.05" if name.endswith(("1", "4", "7")) else b"1.5").decode()
+        return task(None, name, cpus=0.1, mem=16, agent_id=offer["agent_id"], executor=executor, data=seconds)
+
+    def statusUpdate(self, driver, update):
+        with self.lock:
+            self.updates.append((update["task_id"]["value"], update["state"], update.get("uuid"), update.get("source")))
+
+    def states(self):
+        """Every task's states in the order they came, each update once."""
+        found, seen = {}, set()
+        with self.lock:
+            for name, state, uuid, _ in self.updates:
+                if uuid not in seen:
+                    seen.add(uuid)
+                    found.setdefault(name, []).append(state)
+        return found
+
+
+def test_pymesos_executors_outlive_three_kills_of_their_agent(bare_cluster):
+    from pymesos import MesosSchedulerDriver
+
+    bare_cluster.start_coordinator()
+    for name in ("one", "two"):
+        bare_cluster.start_agent(
+            name, resources="cpus:4;mem:1024;disk:4096;ports:[31000-32000]", executor_reregistration_timeout="15secs"
+        )
+    scheduler = TwoExecutors()
+    callbacks = type("Scheduler", (object,), {"__getattr__": lambda self, name: getattr(scheduler, name, lambda *a: None)})()
+    info = {"user": "root", "name": "pymesos", "failover_timeout": 600.0, "checkpoint": True}
+    driver = MesosSchedulerDriver(callbacks, info, bare_cluster.master, use_addict=False)
+    driver.start()
+    try:
+        over = lambda: sum(states[-1] == "TASK_FINISHED" for states in scheduler.states().values())  # noqa: E731
+        for part in (1, 2, 3):
+            wait.until(lambda part=part: over() >= part * DELEGATED // 2, 120, "a part of the tasks is over")
+            bare_cluster.agents["one"].kill()
+            bare_cluster.restart_agent("one", registered=False)
+        wait.until(lambda: over() == 2 * DELEGATED, 180, "all tasks are over")
+
+        def completed():
+            tasks = bare_cluster.operator("GET_TASKS")["get_tasks"]
+            mine = [t for t in tasks.get("completed_tasks", []) if t["framework_id"]["value"] == scheduler.framework_id]
+            return len(mine) == 2 * DELEGATED and all(t["state"] == "TASK_FINISHED" for t in mine)
+
+        wait.until(completed, 30, "every task is completed: its last update is acknowledged")
+        states = scheduler.states()
+        assert len(states) == 2 * DELEGATED
+        wrong = {name: told for name, told in states.items() if told != ["TASK_RUNNING", "TASK_FINISHED"]}
+        assert not wrong, wrong
+        assert {source for *_, source in scheduler.updates} == {"SOURCE_EXECUTOR"}
+        executors = bare_cluster.operator("GET_EXECUTORS")["get_executors"]["executors"]
+        assert len(executors) == 2, "both went on"
+    finally:
+        driver.stop()
+        driver.join()

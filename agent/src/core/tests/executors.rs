@@ -73,8 +73,12 @@ impl World {
         self.call(stream, Call { subscribe: Some(subscribe), ..call(Type::Subscribe) })
     }
 
-    fn tell(&mut self, status: TaskStatus) -> ExecutorAnswer {
-        self.call(99, Call { update: Some(Update { status }), ..call(Type::Update) })
+    /// An update; gives the answer, if there is one before the update is on disk.
+    fn tell(&mut self, status: TaskStatus) -> Option<ExecutorAnswer> {
+        self.answers.clear();
+        let call = Call { update: Some(Update { status }), ..call(Type::Update) };
+        self.step(Input::Executor(StreamId(99), Box::new(call)));
+        self.answers.pop().map(|(_, answer)| answer)
     }
 
     fn events(&mut self, stream: u64) -> Vec<event::Type> {
@@ -111,9 +115,9 @@ fn an_executor_is_started_for_its_first_task_and_given_all() {
     let container = w.first("a");
     w.launch("b");
     assert!(w.commands.is_empty(), "one executor for both");
-    assert_eq!(w.tell(status("a", TaskState::TaskRunning, 1)), ExecutorAnswer::NotSubscribed);
+    assert_eq!(w.tell(status("a", TaskState::TaskRunning, 1)), Some(ExecutorAnswer::NotSubscribed));
     w.up(&container);
-    assert_eq!(w.tell(status("a", TaskState::TaskRunning, 1)), ExecutorAnswer::NotSubscribed);
+    assert_eq!(w.tell(status("a", TaskState::TaskRunning, 1)), Some(ExecutorAnswer::NotSubscribed));
     w.subscribe(1, Subscribe::default());
     assert_eq!(w.events(1), [event::Type::Subscribed]);
     // It was made for the first task only.
@@ -134,9 +138,10 @@ fn an_executor_is_started_for_its_first_task_and_given_all() {
 fn what_an_executor_tells_is_stored_then_acknowledged_and_sent_once() {
     let mut w = World::new();
     w.with_task();
-    assert_eq!(w.tell(status("t", TaskState::TaskRunning, 1)), ExecutorAnswer::Accepted);
+    assert_eq!(w.tell(status("t", TaskState::TaskRunning, 1)), None);
     assert!(w.events.is_empty() && w.updates.is_empty(), "it is not on disk yet");
     w.stored();
+    assert_eq!(w.answers, [(StreamId(99), ExecutorAnswer::Accepted)]);
     assert_eq!(w.events(1), [event::Type::Acknowledged]);
     let update = w.updates[0].clone();
     assert_eq!((update.executor_id, update.agent_id), (Some("E".into()), Some("A".into())));
@@ -313,7 +318,7 @@ fn after_a_restart_an_executor_comes_back_with_what_was_not_heard() {
     let mut w = w.restart(&[(&container, Found::Running { pid: 7, networks: vec![] })]);
     w.register();
     assert_eq!(w.states(), [TaskState::TaskRunning]);
-    assert_eq!(w.tell(status("t", TaskState::TaskFinished, 2)), ExecutorAnswer::NotSubscribed);
+    assert_eq!(w.tell(status("t", TaskState::TaskFinished, 2)), Some(ExecutorAnswer::NotSubscribed));
     w.subscribe(
         1,
         Subscribe {

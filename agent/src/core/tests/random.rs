@@ -12,6 +12,8 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 use crate::checks::check::Outcome;
+use tepui_api::v1::executor::call::{Subscribe, Type, Update};
+use tepui_api::v1::executor::{self, event};
 use tepui_api::v1::{DrainConfig, check_info, health_check};
 
 const SEEDS: u64 = 300;
@@ -23,6 +25,18 @@ enum Truth {
     Prepared,
     Running,
     Exited(i32),
+}
+
+/// A framework's own executor as it really is. Tasks are of two kinds: those that it has told to run, and those that it has not.
+#[derive(Debug)]
+struct Puppet {
+    executor: String,
+    stream: Option<StreamId>,
+    tasks: BTreeMap<String, bool>,
+    /// Told, and not acknowledged.
+    unheard: Vec<TaskStatus>,
+    /// It was asked to end.
+    asked: bool,
 }
 
 struct Fate {
@@ -54,6 +68,11 @@ struct Fate {
     /// Containers that were ever started.
     started: HashSet<ContainerId>,
     restarts: u64,
+    /// The executors whose containers run or will.
+    puppets: BTreeMap<String, Puppet>,
+    /// How often an executor subscribed, and how often it told something.
+    streams: u64,
+    reports: u64,
 }
 
 impl Fate {
@@ -80,6 +99,9 @@ impl Fate {
             acknowledged: HashSet::new(),
             started: HashSet::new(),
             restarts: 0,
+            puppets: BTreeMap::new(),
+            streams: 0,
+            reports: 0,
         }
     }
 
@@ -103,8 +125,11 @@ impl Fate {
                     agent_frame::Body::Update(update) => self.update(update.status),
                     _ => {}
                 },
-                Output::Answer(..) | Output::Event(..) | Output::CloseEvents(_) => {
-                    panic!("there is no executor")
+                Output::Answer(..) => {}
+                Output::Event(stream, event) => self.event(stream, *event),
+                Output::CloseEvents(stream) => {
+                    let puppet = self.puppets.values_mut().find(|puppet| puppet.stream == Some(stream));
+                    puppet.into_iter().for_each(|puppet| puppet.stream = None);
                 }
                 Output::Reconnect => self.registered = false,
                 Output::End(end) => panic!("nobody asked for an end: {end:?}"),
@@ -136,7 +161,7 @@ impl Fate {
             "sent before it was on disk, or after its acknowledgement was: {status:?}"
         );
         assert!(!self.settled.contains(&uuid), "repeated after its acknowledgement: {status:?}");
-        if status.reason == Some(Reason::ExecutorTerminated as i32) {
+        if status.reason == Some(Reason::ExecutorTerminated as i32) && !is_delegated(&task) {
             let is = |t: &&StoredTask| t.record.key.task == status.task_id;
             let ran =
                 self.disk.tasks.iter().find(is).is_some_and(|t| self.started.contains(&t.record.container));
@@ -204,6 +229,111 @@ impl Fate {
         }
     }
 
+    /// An executor is told something.
+    fn event(&mut self, stream: StreamId, event: executor::Event) {
+        let puppet = self.puppets.values_mut().find(|puppet| puppet.stream == Some(stream));
+        // Whoever is told after it has ended does not hear it.
+        let Some(puppet) = puppet else { return };
+        match event.r#type() {
+            event::Type::Launch => {
+                let id = event.launch.unwrap().task.task_id.value;
+                assert!(
+                    self.disk.tasks.iter().any(|task| task.record.key.task.value == id),
+                    "given before it is on disk"
+                );
+                assert!(puppet.tasks.insert(id.clone(), false).is_none(), "given twice: {id}");
+            }
+            event::Type::Acknowledged => {
+                let acknowledged = event.acknowledged.unwrap();
+                puppet.unheard.retain(|status| status.uuid.as_ref() != Some(&acknowledged.uuid));
+                let task = acknowledged.task_id.value;
+                let on_disk = |t: &StoredTask| {
+                    t.updates.iter().any(|update| update.status.uuid.as_ref() == Some(&acknowledged.uuid))
+                };
+                let known = self.disk.tasks.iter().find(|t| t.record.key.task.value == task);
+                let over =
+                    known.is_some_and(|t| t.updates.iter().any(|update| is_terminal(update.status.state())));
+                // One that was over before it told that is not heard any more.
+                assert!(known.is_none_or(on_disk) || over, "acknowledged before it is on disk");
+            }
+            event::Type::Shutdown => puppet.asked = true,
+            _ => {}
+        }
+    }
+
+    /// An executor does something.
+    fn puppet_acts(&mut self) {
+        let running: Vec<String> = self.puppets.keys().cloned().collect();
+        let running: Vec<&String> = running
+            .iter()
+            .filter(|id| self.containers.get(&ContainerId::new((*id).clone())) == Some(&Truth::Running))
+            .collect();
+        if running.is_empty() {
+            return;
+        }
+        let container = running[self.rng.random_range(0..running.len())].clone();
+        let request = StreamId(self.streams * 1000 + self.reports);
+        let what = self.rng.random_range(0..10);
+        let Some(puppet) = self.puppets.get_mut(&container) else { return };
+        let call = executor::Call {
+            executor_id: puppet.executor.as_str().into(),
+            framework_id: "F".into(),
+            ..executor::Call::default()
+        };
+        let Some(stream) = puppet.stream else {
+            self.streams += 1;
+            let request = StreamId(1_000_000 + self.streams);
+            puppet.stream = Some(request);
+            let again = |status: &TaskStatus| Update { status: status.clone() };
+            let subscribe = Subscribe {
+                unacknowledged_tasks: puppet.tasks.keys().map(|id| delegated(id, &puppet.executor)).collect(),
+                unacknowledged_updates: puppet.unheard.iter().map(again).collect(),
+            };
+            let call =
+                executor::Call { r#type: Some(Type::Subscribe as i32), subscribe: Some(subscribe), ..call };
+            return self.step(Input::Executor(request, Box::new(call)));
+        };
+        if what == 0 {
+            puppet.stream = None;
+            return self.step(Input::ExecutorGone(stream));
+        }
+        if puppet.asked && what < 5 {
+            let id = ContainerId::new(container);
+            if let Some(event) = self.end(&id, 0) {
+                self.step(Input::Container(id, event));
+            }
+            return;
+        }
+        let status = if what < 3 && !puppet.unheard.is_empty() {
+            puppet.unheard[0].clone()
+        } else {
+            let Some((id, running)) = puppet.tasks.iter().next().map(|(id, told)| (id.clone(), *told)) else {
+                return;
+            };
+            let state = if running { TaskState::TaskFinished } else { TaskState::TaskRunning };
+            if running {
+                puppet.tasks.remove(&id)
+            } else {
+                puppet.tasks.insert(id.clone(), true)
+            };
+            self.reports += 1;
+            let mut uuid = vec![0; 8];
+            uuid.extend(self.reports.to_be_bytes());
+            let status = TaskStatus {
+                task_id: id.as_str().into(),
+                state: state as i32,
+                uuid: Some(uuid),
+                source: Some(Source::Executor as i32),
+                ..TaskStatus::default()
+            };
+            puppet.unheard.push(status.clone());
+            status
+        };
+        let call =
+            executor::Call { r#type: Some(Type::Update as i32), update: Some(Update { status }), ..call };
+        self.step(Input::Executor(request, Box::new(call)));
+    }
+
     fn effect(&mut self, id: &ContainerId, command: &ContainerCommand) -> Option<ContainerEvent> {
         let failed =
             || Some(ContainerEvent::Failed { reason: Reason::ContainerLaunchFailed, message: "no".into() });
@@ -211,7 +341,17 @@ impl Fate {
             ContainerCommand::Prepare(_) if self.destroyed.contains(id) || self.rng.random_ratio(1, 10) => {
                 failed()
             }
-            ContainerCommand::Prepare(_) => {
+            ContainerCommand::Prepare(launch) => {
+                if let Workload::Executor(key, _) = &launch.workload {
+                    let puppet = Puppet {
+                        executor: key.executor.value.clone(),
+                        stream: None,
+                        tasks: BTreeMap::new(),
+                        unheard: Vec::new(),
+                        asked: false,
+                    };
+                    self.puppets.insert(id.value.clone(), puppet);
+                }
                 self.containers.insert(id.clone(), Truth::Prepared);
                 Some(ContainerEvent::Prepared { networks: vec![] })
             }
@@ -222,7 +362,8 @@ impl Fate {
             ContainerCommand::Start if self.rng.random_ratio(1, 20) => failed(),
             ContainerCommand::Start => {
                 assert!(
-                    self.disk.tasks.iter().any(|task| task.record.container == *id),
+                    self.disk.tasks.iter().any(|task| task.record.container == *id)
+                        || self.disk.executors.iter().any(|executor| executor.container == *id),
                     "a container is started that is not on record"
                 );
                 let truth = self.containers.get_mut(id)?;
@@ -252,6 +393,7 @@ impl Fate {
     fn end(&mut self, id: &ContainerId, status: i32) -> Option<ContainerEvent> {
         let truth = self.containers.get_mut(id).filter(|truth| **truth == Truth::Running)?;
         *truth = Truth::Exited(status);
+        self.puppets.remove(&id.value);
         Some(ContainerEvent::Exited { status: Some(status), limitation: None })
     }
 
@@ -283,6 +425,9 @@ impl Fate {
             found.insert(id.clone(), state);
         }
         self.restarts += 1;
+        for puppet in self.puppets.values_mut() {
+            puppet.stream = None;
+        }
         self.registered = false;
         self.inbox.clear();
         self.core = Core::new(test_config(), self.rng.random());
@@ -335,7 +480,12 @@ impl Fate {
                 let id = format!("t{}", self.launched.len());
                 self.launched.insert(id.clone());
                 let capabilities = &[capability::Type::TaskKillingState];
-                let task = self.some_checks(task(&id));
+                let task = if is_delegated(&id) {
+                    let executor = format!("e{}", self.rng.random_range(0..2));
+                    delegated(&id, &executor)
+                } else {
+                    self.some_checks(task(&id))
+                };
                 self.frame(Body::RunTask(RunTask { framework: framework(capabilities), task }));
             }
             15 if self.registered => self.frame(Body::Drain(DrainConfig::default())),
@@ -353,6 +503,7 @@ impl Fate {
                     }
                 }
             }
+            16..26 if self.rng.random_bool(0.6) => self.puppet_acts(),
             22..45 if !self.commands.is_empty() => {
                 let at = self.rng.random_range(0..self.commands.len());
                 self.carry_out(at);
@@ -423,9 +574,23 @@ impl Fate {
     }
 }
 
+/// Every third task is for an executor of its framework's own.
+fn is_delegated(task: &str) -> bool {
+    task[1..].parse::<u64>().is_ok_and(|number| number % 3 == 0)
+}
+
+fn delegated(task: &str, executor: &str) -> TaskInfo {
+    let executor = ExecutorInfo {
+        executor_id: executor.into(),
+        command: Some(CommandInfo { value: Some("run".into()), ..CommandInfo::default() }),
+        ..ExecutorInfo::default()
+    };
+    TaskInfo { command: None, executor: Some(executor), ..super::task(task) }
+}
+
 #[test]
 fn every_task_ends_acknowledged_whatever_happens() {
-    let (mut restarts, mut findings) = (0, 0);
+    let (mut restarts, mut findings, mut reports) = (0, 0, 0);
     for seed in 0..SEEDS {
         let mut fate = Fate::new(seed);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -441,6 +606,7 @@ fn every_task_ends_acknowledged_whatever_happens() {
         }
         restarts += fate.restarts;
         findings += fate.findings;
+        reports += fate.reports;
         assert_eq!(fate.containers, HashMap::new(), "seed {seed}: containers are left");
         let state = StoredState { agent: fate.disk.agent.clone(), ..StoredState::default() };
         assert_eq!(fate.disk, state, "seed {seed}: something is left on disk");
@@ -449,5 +615,6 @@ fn every_task_ends_acknowledged_whatever_happens() {
         assert!(fate.core.checks.is_empty(), "seed {seed}");
     }
     assert!(restarts > SEEDS, "too few restarts to prove anything: {restarts}");
+    assert!(reports > SEEDS, "executors told too little to prove anything: {reports}");
     assert!(findings > SEEDS, "too few findings of checks to prove anything: {findings}");
 }
