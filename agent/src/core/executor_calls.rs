@@ -279,7 +279,7 @@ impl Core {
         let FrameworkMessage { framework_id, executor_id, data } = message;
         let key = ExecutorKey { framework: framework_id, executor: executor_id };
         let running = self.frameworks.get(&key.framework).is_some_and(|f| f.fate == FrameworkFate::Active);
-        let executor = self.frameworks.executor(&key).filter(|executor| running && executor.takes_tasks());
+        let executor = self.frameworks.executor(&key).filter(|executor| running && !executor.is_over());
         match executor.and_then(|executor| executor.stream()) {
             Some(stream) => {
                 send(

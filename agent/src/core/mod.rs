@@ -55,8 +55,8 @@ pub use drain::Drain;
 pub use executor::{CompletedExecutor, Executor, ExecutorKey, ExecutorLife, StreamId};
 pub use frameworks::{Framework, Frameworks};
 pub use input::{
-    ByCall, ContainerCommand, ContainerEvent, End, ExecutorAnswer, ExecutorWrite, FrameworkFate, Input, Launch,
-    Limitation, Now, Output, TaskWrite, Ticket, Workload, Write,
+    ByCall, ContainerCommand, ContainerEvent, End, ExecutorAnswer, ExecutorWrite, FrameworkFate, Input,
+    Launch, Limitation, Now, Output, TaskWrite, Ticket, Workload, Write,
 };
 pub use recovery::{Found, StoredState, StoredTask, StoredUpdate};
 pub use registration::capabilities;

@@ -16,10 +16,10 @@ use tepui_api::v1::executor::call::Type;
 use tepui_api::v1::executor::{Call, Event, event};
 use tepui_api::v1::task_status::Source;
 use tepui_api::{MediaType, recordio};
-use tokio::sync::mpsc;
 
 use super::{Answer, Context, stopping};
 use crate::core::ExecutorAnswer;
+use crate::shell::Listening;
 
 /// How often an idle stream is written to. Mesos' figure.
 const HEARTBEAT: Duration = Duration::from_secs(30 * 60);
@@ -91,12 +91,12 @@ fn check_update(call: &Call) -> Result<(), String> {
     Ok(())
 }
 
-fn stream_of(events: mpsc::Receiver<Box<Event>>, media: MediaType) -> Response<Body> {
+fn stream_of(events: Listening, media: MediaType) -> Response<Body> {
     let first = tokio::time::Instant::now() + HEARTBEAT;
     let beats = tokio::time::interval_at(first, HEARTBEAT);
     let records = stream::unfold((events, beats), move |(mut events, mut beats)| async move {
         let event = tokio::select! {
-            event = events.recv() => event?,
+            event = events.next() => event?,
             _ = beats.tick() => {
                 Box::new(Event { r#type: Some(event::Type::Heartbeat as i32), ..Event::default() })
             }

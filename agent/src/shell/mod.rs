@@ -16,6 +16,7 @@ mod under_way;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tepui_api::link::agent_frame;
@@ -55,16 +56,27 @@ pub(crate) enum Event {
 /// A call of an executor.
 #[derive(Debug)]
 pub(crate) struct ExecutorRequest {
+    pub(crate) id: StreamId,
     pub(crate) call: Box<executor::Call>,
     /// Where events go, if it is to subscribe.
     pub(crate) events: Option<mpsc::Sender<Box<executor::Event>>>,
     pub(crate) answer: oneshot::Sender<ExecutorAnswer>,
 }
 
+/// What an executor has subscribed to. Dropped, it is not connected any more.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    id: StreamId,
+    events: mpsc::Receiver<Box<executor::Event>>,
+    handle: Handle,
+}
+
 /// Puts events before the core.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     events: mpsc::UnboundedSender<Event>,
+    /// The number of the next call of an executor.
+    next_call: Arc<AtomicU64>,
 }
 
 /// The agent stops: nobody answers any more.
@@ -83,8 +95,6 @@ pub(crate) struct Shell {
     reconnect: Arc<Notify>,
     ended: watch::Sender<Option<End>>,
     clock: Clock,
-    /// The number of the next call of an executor.
-    next_request: u64,
     /// Calls that the core has not answered yet.
     asking: HashMap<StreamId, oneshot::Sender<ExecutorAnswer>>,
     /// Where subscribed executors are told events.
@@ -109,7 +119,7 @@ impl Handle {
     /// A handle, and the queue that it fills.
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (events, queue) = mpsc::unbounded_channel();
-        (Self { events }, queue)
+        (Self { events, next_call: Arc::default() }, queue)
     }
 
     /// Tells the core. Events after the agent's end are lost, which nobody misses.
@@ -124,13 +134,15 @@ impl Handle {
     pub(crate) async fn executor(
         &self,
         call: executor::Call,
-    ) -> Result<(ExecutorAnswer, mpsc::Receiver<Box<executor::Event>>), Stopping> {
+    ) -> Result<(ExecutorAnswer, Listening), Stopping> {
         let (events, listener) = mpsc::channel(UNREAD);
         let (answer, answered) = oneshot::channel();
         let subscribes = call.r#type() == executor::call::Type::Subscribe;
         let events = subscribes.then_some(events);
-        self.tell(Event::Executor(ExecutorRequest { call: Box::new(call), events, answer }));
-        Ok((answered.await.map_err(|_| Stopping)?, listener))
+        let id = StreamId(self.next_call.fetch_add(1, Ordering::Relaxed));
+        let listening = Listening { id, events: listener, handle: self.clone() };
+        self.tell(Event::Executor(ExecutorRequest { id, call: Box::new(call), events, answer }));
+        Ok((answered.await.map_err(|_| Stopping)?, listening))
     }
 
     /// What there is.
@@ -141,6 +153,21 @@ impl Handle {
         let (sender, answer) = oneshot::channel();
         self.tell(Event::Snapshot(sender));
         answer.await.map_err(|_| Stopping)
+    }
+}
+
+// === impl Listening ===
+
+impl Listening {
+    /// The next event; `None` when the agent closes the stream.
+    pub(crate) async fn next(&mut self) -> Option<Box<executor::Event>> {
+        self.events.recv().await
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.handle.tell(Event::ExecutorGone(self.id));
     }
 }
 
@@ -183,7 +210,6 @@ impl Shell {
             reconnect,
             ended,
             clock,
-            next_request: 0,
             asking: HashMap::new(),
             listeners: HashMap::new(),
             handle,
@@ -250,15 +276,9 @@ impl Shell {
     }
 
     fn executor(&mut self, request: ExecutorRequest) {
-        let id = StreamId(self.next_request);
-        self.next_request += 1;
+        let id = request.id;
         self.asking.insert(id, request.answer);
         if let Some(events) = request.events {
-            let (handle, watched) = (self.handle.clone(), events.clone());
-            tokio::spawn(async move {
-                watched.closed().await;
-                handle.tell(Event::ExecutorGone(id));
-            });
             self.listeners.insert(id, events);
         }
         self.step(Input::Executor(id, request.call));

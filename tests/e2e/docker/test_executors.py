@@ -58,7 +58,7 @@ def test_an_executor_in_a_docker_container(own_cluster, engine):
     wait.until(lambda: engine.inspect(name)["HostConfig"]["Memory"] == 128 << 20, 10, "it has as much as before")
 
     # It outlives its agent.
-    own_cluster.agents["agent"].kill()
+    own_cluster.agents["agent"].kill9()
     own_cluster.restart_agent()
     mine.subscribe_when_up()
     mine.tell("a", "TASK_FINISHED")

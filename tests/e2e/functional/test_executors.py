@@ -132,7 +132,8 @@ def test_kills_are_the_executors_to_carry_out(cluster, framework):
     mine.wait_launch("t")
     mine.tell("t", "TASK_RUNNING")
     framework.wait_state("t", "TASK_RUNNING")
-    framework.kill("t", kill={"task_id": {"value": "t"}, "kill_policy": {"grace_period": {"nanoseconds": 7_000_000_000}}})
+    policy = {"grace_period": {"nanoseconds": 7_000_000_000}}
+    framework.call("KILL", {"task_id": {"value": "t"}, "kill_policy": policy})
     kill = mine.wait_event("KILL")["kill"]
     assert kill["task_id"]["value"] == "t"
     assert int(kill["kill_policy"]["grace_period"]["nanoseconds"]) == 7_000_000_000
@@ -155,8 +156,8 @@ def test_a_task_killed_before_its_executor_is_there_never_reaches_it(cluster, fr
 
 def test_a_group_of_tasks_goes_to_a_custom_executor_whole(cluster, framework):
     offer = framework.offer(0.5, 128)
-    tasks = [task(None, name, agent_id=offer["agent_id"]) for name in ("g1", "g2")]
-    group = {"executor": {**executor.info(), "framework_id": {"value": framework.id}}, "task_group": {"tasks": tasks}}
+    tasks = [task(None, name, agent_id=offer["agent_id"], disk=1) for name in ("g1", "g2")]
+    group = {"executor": {**executor.info(disk=1), "framework_id": {"value": framework.id}}, "task_group": {"tasks": tasks}}
     operation = {"type": "LAUNCH_GROUP", "launch_group": group}
     framework.call("ACCEPT", {"offer_ids": [offer["id"]], "operations": [operation]})
     mine = connected(cluster, framework)
@@ -224,6 +225,7 @@ def test_what_an_executor_may_use_grows_and_shrinks_with_its_tasks(bare_cluster)
         return round(figures["cpus_limit"], 2), figures["mem_limit_bytes"] >> 20
 
     mine.wait_launch("a")
+    wait.until(lambda: executor_process(bare_cluster), 10, "the executor runs")
     assert limit() == (0.6, 96)
     launch(framework, own("b", mem=100, cpus=1))
     mine.wait_launch("b")
@@ -254,6 +256,7 @@ def test_an_executor_on_an_image(cluster, framework, images):
     info["container"] = {"type": "MESOS", "mesos": {"image": {"type": "DOCKER", "docker": {"name": images.docker_archive}}}}
     launch(framework, own("t", info=info))
     mine = connected(cluster, framework)
+    mine.wait_launch("t")
     mine.tell("t", "TASK_FINISHED")
     framework.wait_state("t", "TASK_FINISHED")
     sandbox = web.get(cluster.agents["agent"].address, "/state").json()["frameworks"][0]["executors"][0]["directory"]
@@ -321,7 +324,7 @@ def test_an_executor_outlives_the_agent(bare_cluster):
     framework.wait_state("b", "TASK_RUNNING")
     process = executor_process(bare_cluster)
     agent = bare_cluster.agents["agent"]
-    agent.kill()
+    agent.kill9()
     assert mine.closed.wait(10)
     # What it wants to say meanwhile waits, and what it said may have been heard or not: it says both.
     heard = mine.status("a", "TASK_FINISHED")
@@ -345,7 +348,7 @@ def test_a_task_that_never_reached_its_executor_is_dropped_after_a_restart(bare_
     framework.subscribe()
     launch(framework, own("t"))
     wait.until(lambda: executor_process(bare_cluster), 20, "the executor runs")
-    bare_cluster.agents["agent"].kill()
+    bare_cluster.agents["agent"].kill9()
     bare_cluster.restart_agent()
     mine = connected(bare_cluster, framework)
     status = framework.wait_state("t", "TASK_DROPPED")
@@ -364,7 +367,7 @@ def test_an_executor_that_does_not_come_back_is_ended(bare_cluster):
     mine.wait_launch("t")
     mine.tell("t", "TASK_RUNNING")
     framework.wait_state("t", "TASK_RUNNING")
-    bare_cluster.agents["agent"].kill()
+    bare_cluster.agents["agent"].kill9()
     bare_cluster.restart_agent()
     status = framework.wait_state("t", "TASK_GONE")
     assert status["reason"] == "REASON_EXECUTOR_REREGISTRATION_TIMEOUT" and "2secs" in status["message"]
@@ -380,10 +383,11 @@ def test_an_executor_that_ends_while_the_agent_is_away_is_told(bare_cluster):
     gate = os.path.join(bare_cluster.directory("gates"), "open")
     launch(framework, own("t", info=executor.info(command=f"until [ -e {gate} ]; do sleep 0.1; done; exit 7")))
     mine = connected(bare_cluster, framework)
+    mine.wait_launch("t")
     mine.tell("t", "TASK_RUNNING")
     framework.wait_state("t", "TASK_RUNNING")
     process = executor_process(bare_cluster)
-    bare_cluster.agents["agent"].kill()
+    bare_cluster.agents["agent"].kill9()
     open(gate, "w").close()
     wait.until(lambda: not os.path.exists(f"/proc/{process}"), 10, "the executor has ended")
     bare_cluster.restart_agent()
@@ -554,7 +558,7 @@ def test_one_that_takes_more_memory_than_it_has(bare_cluster):
     framework = Framework(bare_cluster.master)
     framework.subscribe()
     gate = os.path.join(bare_cluster.directory("gates"), "open")
-    hog = f"until [ -e {gate} ]; do sleep 0.05; done; exec tail -c 500m /dev/zero"
+    hog = f"until [ -e {gate} ]; do sleep 0.05; done; exec tail -c 500M /dev/zero"
     launch(framework, own("t", info=executor.info(command=hog)))
     mine = connected(bare_cluster, framework)
     mine.wait_launch("t")

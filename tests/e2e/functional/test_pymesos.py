@@ -190,7 +190,7 @@ def test_pymesos_executors_outlive_three_kills_of_their_agent(bare_cluster):
         over = lambda: sum(states[-1] == "TASK_FINISHED" for states in scheduler.states().values())  # noqa: E731
         for part in (1, 2, 3):
             wait.until(lambda part=part: over() >= part * DELEGATED // 2, 120, "a part of the tasks is over")
-            bare_cluster.agents["one"].kill()
+            bare_cluster.agents["one"].kill9()
             bare_cluster.restart_agent("one", registered=False)
         wait.until(lambda: over() == 2 * DELEGATED, 180, "all tasks are over")
 

@@ -140,11 +140,11 @@ class Executor:
         return [event["type"] for event in self.events]
 
 
-def info(executor_id="e", command="sleep 1000", cpus=0.1, mem=32, **more):
+def info(executor_id="e", command="sleep 1000", cpus=0.1, mem=32, disk=0, **more):
     """An ExecutorInfo; `command` is a shell line."""
     resources = [
         {"name": name, "type": "SCALAR", "scalar": {"value": value}}
-        for name, value in (("cpus", cpus), ("mem", mem))
+        for name, value in (("cpus", cpus), ("mem", mem), ("disk", disk))
         if value
     ]
     return {

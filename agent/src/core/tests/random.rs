@@ -503,7 +503,11 @@ impl Fate {
                     }
                 }
             }
-            16..26 if self.rng.random_bool(0.6) => self.puppet_acts(),
+            16..26 if self.rng.random_bool(0.6) => {
+                for _ in 0..self.rng.random_range(1..6) {
+                    self.puppet_acts();
+                }
+            }
             22..45 if !self.commands.is_empty() => {
                 let at = self.rng.random_range(0..self.commands.len());
                 self.carry_out(at);
