@@ -24,6 +24,7 @@
 //! them by the store, takes them over and reports what ended meanwhile.
 
 mod agent;
+mod by_call;
 pub mod checks;
 pub mod containerizer;
 pub mod core;

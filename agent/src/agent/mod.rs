@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::by_call::ByCalls;
 use crate::core::{Config, ContainerEvent, Core, End};
 use crate::fetcher::{self, Fetcher};
 use crate::flags::{ReconfigurationPolicy, Recover, Settings};
@@ -202,9 +203,17 @@ async fn start_over(
     let files = Arc::new(Files::default());
     let sandboxes = Arc::new(Gc::new(settings.work_dir.clone()));
     let fetcher = fetcher(&settings)?;
+    let by_calls = ByCalls::new(
+        Arc::clone(&backend),
+        &settings.runtime_dir(),
+        settings.work_dir.clone(),
+        settings.switch_user,
+        workers.handle(),
+    );
     let containers = Containers::new(
         Arc::clone(&backend),
         fetcher.clone(),
+        by_calls.clone(),
         Arc::clone(&files),
         Arc::clone(&sandboxes),
         handle.clone(),
@@ -212,8 +221,18 @@ async fn start_over(
     );
     let mut core = Core::new(config, seed());
     let mut first = Vec::new();
-    recovery::recover(&mut core, state, &settings, &backend, &containers, &workers, clock, &mut first)
-        .await?;
+    recovery::recover(
+        &mut core,
+        state,
+        &settings,
+        &backend,
+        &containers,
+        &by_calls,
+        &workers,
+        clock,
+        &mut first,
+    )
+    .await?;
     if let Some(id) = &core.snapshot().agent.id {
         attach_all(&files, &settings.work_dir, id);
     }
@@ -222,7 +241,7 @@ async fn start_over(
     let (shell, ended) =
         Shell::new(core, store, containers, events, Arc::clone(&reconnect), clock, handle.clone());
     let shell = Thread::start("agent-core", shell.run(first)).map_err(StartError::Threads)?;
-    tokio::spawn(forward(ends, handle.clone()));
+    tokio::spawn(forward(ends, handle.clone(), by_calls.clone()));
     let link_closed = Arc::new(Notify::new());
     let link = match settings.recover {
         Recover::Reconnect => tokio::spawn(link::run(
@@ -248,6 +267,7 @@ async fn start_over(
     let context = Context {
         handle: handle.clone(),
         backend: Arc::clone(&backend),
+        by_calls,
         files,
         settings,
         pid: format!("slave(1)@{address}"),
@@ -336,8 +356,9 @@ fn seed() -> [u8; 32] {
     rand::random()
 }
 
-async fn forward(mut ends: Ends, handle: Handle) {
+async fn forward(mut ends: Ends, handle: Handle, by_calls: ByCalls) {
     while let Some((id, event)) = ends.recv().await {
+        by_calls.heard(&id, &event);
         handle.tell(Event::Container(id, event));
     }
 }

@@ -17,6 +17,7 @@ use tepui_api::v1::ContainerId;
 
 use super::StartError;
 use super::threads::Workers;
+use crate::by_call::ByCalls;
 use crate::core::{Core, Found, Input, Launch, Output, StoredState};
 use crate::flags::{Recover, Settings};
 use crate::reconfiguration;
@@ -38,6 +39,7 @@ pub(super) async fn recover(
     settings: &Settings,
     backend: &Arc<dyn Backend>,
     containers: &Containers,
+    by_calls: &ByCalls,
     workers: &Workers,
     clock: Clock,
     out: &mut Vec<Output>,
@@ -57,7 +59,7 @@ pub(super) async fn recover(
     } else if let Some(error) = changed {
         return Err(error);
     }
-    let mut found = find(&state, backend, containers, workers).await?;
+    let mut found = find(&state, backend, containers, by_calls, workers).await?;
     if rebooted {
         // Nobody knows the status of those that the machine took along.
         for found in found.values_mut() {
@@ -66,6 +68,7 @@ pub(super) async fn recover(
             }
         }
     }
+    by_calls.recovered(&found);
     core.recover(clock.now(), state, &found, out);
     if let Some(boot_id) = boot_id {
         core.note_boot(boot_id, out);
@@ -105,12 +108,14 @@ async fn find(
     state: &StoredState,
     backend: &Arc<dyn Backend>,
     containers: &Containers,
+    by_calls: &ByCalls,
     workers: &Workers,
 ) -> Result<HashMap<ContainerId, Found>, StartError> {
-    let known: Vec<(ContainerId, Arc<Launch>)> = state.launches().collect();
+    let mut known: Vec<(ContainerId, Arc<Launch>)> = state.launches().collect();
     for (id, launch) in &known {
         containers.adopt(id.clone(), launch.directory.clone());
     }
+    known.extend(by_calls.launches());
     if !known.is_empty() {
         tracing::info!(containers = known.len(), "looking for the containers of an earlier run");
     }

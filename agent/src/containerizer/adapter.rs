@@ -1,6 +1,7 @@
 //! The native containerizer as the agent's shell wants it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics};
@@ -39,6 +40,18 @@ impl Backend for NativeContainerizer {
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move { NativeContainerizer::signal(self, &id, signal, SignalScope::All).await })
+    }
+
+    fn signal_program(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { NativeContainerizer::signal(self, &id, signal, SignalScope::Program).await })
+    }
+
+    fn place(&self, id: &ContainerId) -> Option<(PathBuf, Option<String>)> {
+        NativeContainerizer::place(self, id)
+    }
+
+    fn nested(&self) -> Vec<ContainerId> {
+        NativeContainerizer::nested(self)
     }
 
     fn destroy(&self, id: ContainerId) -> BoxFuture<'_, Result<(), String>> {

@@ -1,6 +1,7 @@
 //! Several containerizers as one: a container's type says which of them makes it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tepui_api::v1::task_status::Reason;
@@ -104,6 +105,18 @@ impl Backend for Composing {
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {
         self.of(&id).signal(id, signal)
+    }
+
+    fn signal_program(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {
+        self.of(&id).signal_program(id, signal)
+    }
+
+    fn place(&self, id: &ContainerId) -> Option<(PathBuf, Option<String>)> {
+        self.of(id).place(id)
+    }
+
+    fn nested(&self) -> Vec<ContainerId> {
+        Backend::nested(&self.native)
     }
 
     fn destroy(&self, id: ContainerId) -> BoxFuture<'_, Result<(), String>> {

@@ -12,7 +12,7 @@ use tepui_api::v1::agent::{Call, Response, call::Type};
 use tepui_api::v1::{AgentInfo, DurationInfo, ExecutorInfo, Flag, Metric, TimeInfo};
 
 use super::executors::Entry;
-use super::{Answer, Context, containers, files, metrics, stopping};
+use super::{Answer, Context, containers, files, metrics, nested, stopping};
 use crate::core::{Framework, Snapshot, is_terminal};
 use crate::identity;
 
@@ -29,6 +29,9 @@ where
         tepui_api::decode(media, &body).map_err(|error| Refusal::bad_request(error.to_string()))?;
     if call.r#type() == Type::PruneImages {
         return prune_images(context, call).await;
+    }
+    if nested::knows(call.r#type()) {
+        return nested::answer(context, call, answered_as).await;
     }
     let response = respond(context, call).await?;
     Ok(match answered_as {
@@ -133,8 +136,9 @@ async fn respond(context: &Context, call: Call) -> Result<Response, Refusal> {
             Answered::GetFrameworks
         }
         Type::GetContainers => {
-            // There are no nested and no standalone containers yet that `show_nested` and `show_standalone` could add.
-            let containers = Arc::unwrap_or_clone(containers::all(context).await?);
+            let mut containers = Arc::unwrap_or_clone(containers::all(context).await?);
+            let more = call.get_containers.unwrap_or_default();
+            containers.extend(containers::others(context, more.show_nested(), more.show_standalone()).await);
             response.get_containers = Some(response::GetContainers { containers });
             Answered::GetContainers
         }

@@ -143,6 +143,33 @@ async fn one(backend: &dyn Backend, running: Running) -> Container {
     }
 }
 
+/// Those that are no executor's own: nested in others, and asked for by call. Mesos says of them no more than their ids and figures.
+pub(super) async fn others(context: &Context, nested: bool, standalone: bool) -> Vec<Container> {
+    let mut ids = Vec::new();
+    if standalone {
+        ids.extend(context.by_calls.standalone());
+    }
+    if nested {
+        ids.extend(context.backend.nested());
+    }
+    ids.sort_unstable_by_key(ToString::to_string);
+    let looks = ids.into_iter().map(|id| other(&*context.backend, id));
+    stream::iter(looks).buffered(AT_ONCE).collect().await
+}
+
+async fn other(backend: &dyn Backend, id: ContainerId) -> Container {
+    let asked = async { (backend.usage(id.clone()).await, backend.status(id.clone()).await) };
+    let (usage, status) = tokio::time::timeout(PATIENCE, asked)
+        .await
+        .map_or((None, None), |(usage, status)| (usage.ok(), status.ok()));
+    Container {
+        container_id: id,
+        container_status: status,
+        resource_statistics: usage,
+        ..Container::default()
+    }
+}
+
 /// As `/containers` shows one.
 pub(super) fn as_json(container: &Container) -> Json {
     let mut json = names(container);

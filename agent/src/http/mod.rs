@@ -10,6 +10,7 @@ mod executor;
 mod executors;
 mod files;
 mod metrics;
+mod nested;
 mod query;
 mod server;
 mod together;
@@ -22,6 +23,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tepui_api::http::{Body, Refusal};
 
+use crate::by_call::ByCalls;
 use crate::fetcher::Fetcher;
 use crate::flags::Settings;
 use crate::sandbox::files::Files;
@@ -36,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) handle: Handle,
     /// Asks containers how they are.
     pub(crate) backend: Arc<dyn Backend>,
+    /// Containers that were asked for by calls.
+    pub(crate) by_calls: ByCalls,
     /// The sandboxes.
     pub(crate) files: Arc<Files>,
     /// The agent's flags.

@@ -46,6 +46,23 @@ pub enum SandboxError {
 /// # Errors
 /// When the user does not exist, or the disk refuses. Nothing is left of the sandbox then.
 pub fn create(directory: &Path, user: Option<&str>) -> Result<(), SandboxError> {
+    let latest = directory.parent().unwrap_or(directory).join(paths::LATEST);
+    make(directory, user)?;
+    link(directory, &latest).map_err(|source| {
+        let _ = tepui_shim::remove_tree(directory);
+        SandboxError::Io { path: latest, source }
+    })
+}
+
+/// As [`create`], for a container that is no run of an executor: nothing leads to it.
+///
+/// # Errors
+/// As there.
+pub fn create_alone(directory: &Path, user: Option<&str>) -> Result<(), SandboxError> {
+    make(directory, user)
+}
+
+fn make(directory: &Path, user: Option<&str>) -> Result<(), SandboxError> {
     let owner = user.map(owner).transpose()?;
     let made = fill(directory, owner);
     if made.is_err() {
@@ -141,7 +158,7 @@ fn fill(directory: &Path, owner: Option<(Uid, Gid)>) -> Result<(), (PathBuf, io:
     if let Some((uid, gid)) = owner {
         std::os::unix::fs::chown(directory, Some(uid.as_raw()), Some(gid.as_raw())).map_err(at(directory))?;
     }
-    link(directory, &runs.join(paths::LATEST)).map_err(at(&runs.join(paths::LATEST)))
+    Ok(())
 }
 
 /// Has the link lead to the directory, at once: whoever reads it finds the old or the new one.

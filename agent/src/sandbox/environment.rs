@@ -8,7 +8,7 @@ use tepui_api::v1::{AgentId, ContainerInfo, ExecutorInfo, FrameworkInfo, Resourc
 use crate::core::Config;
 
 /// The search path of a task without an image: that of Mesos' agent.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What Mesos' agent adds to a task's grace period, so that its executor can report before it is ended itself.
 const EXECUTOR_MARGIN: std::time::Duration = std::time::Duration::from_secs(2);

@@ -33,6 +33,18 @@ pub fn run(
     runs(work_dir, agent, framework, executor).join(&container.value)
 }
 
+/// The sandbox of a container that is nested in the one with this sandbox.
+#[must_use]
+pub fn nested(parent: &Path, name: &str) -> PathBuf {
+    parent.join("containers").join(name)
+}
+
+/// The sandbox of a container that an operator launched without a parent.
+#[must_use]
+pub fn standalone(work_dir: &Path, name: &str) -> PathBuf {
+    work_dir.join("standalone").join(name)
+}
+
 /// Whether an id can be the name of a directory. Mesos forbids others from the start.
 #[must_use]
 pub fn is_component(id: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,21 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Sends a signal to its processes.
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Sends a signal to its program alone, rather than to all its processes.
+    fn signal_program(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {
+        self.signal(id, signal)
+    }
+
+    /// The sandbox of a container that there is, and who it runs as. `None` where nothing can be nested in it.
+    fn place(&self, _id: &ContainerId) -> Option<(PathBuf, Option<String>)> {
+        None
+    }
+
+    /// The containers that are nested in others and run.
+    fn nested(&self) -> Vec<ContainerId> {
+        Vec::new()
+    }
 
     /// Ends it, and removes what is left of it. Cancels a preparation or start under way.
     fn destroy(&self, id: ContainerId) -> BoxFuture<'_, Result<(), String>>;

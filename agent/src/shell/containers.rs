@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use super::backend::Backend;
 use super::under_way::{Beginning, UnderWay};
 use super::{Event, Handle};
+use crate::by_call::ByCalls;
 use crate::checks::{self, Kind};
 use crate::core::{ContainerCommand, ContainerEvent, Launch};
 use crate::fetcher::{FetchError, Fetcher, Job};
@@ -27,6 +28,8 @@ pub(crate) struct Containers {
     backend: Arc<dyn Backend>,
     fetcher: Fetcher,
     under_way: UnderWay,
+    /// Those that may be nested in one that is destroyed.
+    by_calls: ByCalls,
     files: Arc<Files>,
     sandboxes: Arc<Gc>,
     handle: Handle,
@@ -44,6 +47,7 @@ impl Containers {
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
         fetcher: Fetcher,
+        by_calls: ByCalls,
         files: Arc<Files>,
         sandboxes: Arc<Gc>,
         handle: Handle,
@@ -53,6 +57,7 @@ impl Containers {
             backend,
             fetcher,
             under_way: UnderWay::default(),
+            by_calls,
             files,
             sandboxes,
             handle,
@@ -199,6 +204,7 @@ impl Containers {
         if let Some(directory) = directory.filter(|_| id.parent.is_none()) {
             self.sandboxes.begin(&directory);
         }
+        self.by_calls.forget(id);
         match destroyed {
             Ok(()) => ContainerEvent::Destroyed,
             Err(error) => ContainerEvent::NotDestroyed(error),

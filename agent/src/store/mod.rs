@@ -16,6 +16,8 @@ mod tables;
 mod upgrade;
 mod writer;
 
+pub(crate) use redact::redact;
+
 use std::path::{Path, PathBuf};
 
 use redb::Database;

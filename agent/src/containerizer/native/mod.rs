@@ -203,6 +203,21 @@ impl NativeContainerizer {
         container.signal(number, scope).await
     }
 
+    /// The sandbox of a container, and who it runs as. `None` for one that is not there.
+    #[must_use]
+    pub fn place(&self, id: &ContainerId) -> Option<(PathBuf, Option<String>)> {
+        let container = self.inner.get(id)?;
+        Some((container.config.sandbox.clone(), container.config.user.clone()))
+    }
+
+    /// The containers that are nested in others and run.
+    #[must_use]
+    pub fn nested(&self) -> Vec<ContainerId> {
+        let all = self.inner.containers();
+        let running = all.values().filter(|one| one.parent.is_some() && one.pid().is_some());
+        running.map(|one| one.id().clone()).collect()
+    }
+
     /// What a container uses, as far as its isolators know.
     ///
     /// # Errors
