@@ -68,7 +68,10 @@ impl Core {
 
     /// `TASK_STARTING` goes out before the container runs, so that its way to the framework and back
     /// overlaps with the start.
-    fn start_if_ready(&mut self, now: Now, key: &TaskKey, out: &mut Vec<Output>) {
+    pub(super) fn start_if_ready(&mut self, now: Now, key: &TaskKey, out: &mut Vec<Output>) {
+        if !self.pod_is_ready(key) {
+            return;
+        }
         let Some(task) = self.frameworks.task_mut(key) else { return };
         if task.life != (Life::Preparing { stored: true, prepared: true }) {
             return;
@@ -86,10 +89,12 @@ impl Core {
         networks: Vec<NetworkInfo>,
         out: &mut Vec<Output>,
     ) {
+        let of_pod = self.pod_of(key).and_then(|pod| Some(self.frameworks.executor(&pod)?.networks.clone()));
         let Some(task) = self.frameworks.task_mut(key) else { return };
         let Life::Starting { kill } = task.life else { return };
         task.pid = Some(pid);
-        task.networks = networks;
+        // Without networks of its own, one that is nested is in those of its pod.
+        task.networks = if networks.is_empty() { of_pod.unwrap_or_default() } else { networks };
         task.life = Life::Running;
         let limit = task.info.max_completion_time;
         self.update(now, key, Verdict::executor(TaskState::TaskRunning), false, out);
@@ -156,10 +161,14 @@ impl Core {
         }
         task.life = Life::Ending;
         self.stop_checks(key);
+        let well = verdict.state == TaskState::TaskFinished;
         if self.is_abandoned(key) {
             self.remove_remains(key, out);
         } else {
             self.update(now, key, verdict, true, out);
+        }
+        if !well {
+            self.end_group_of(now, key, out);
         }
     }
 
@@ -184,17 +193,22 @@ impl Core {
                 self.end(now, key, verdict, out);
             }
         }
+        let pod = self.pod_of(key);
         let Some(task) = self.frameworks.task_mut(key) else { return };
         task.life = Life::Terminated;
         let container = task.container.clone();
         self.containers.remove(&container);
         if self.is_abandoned(key) {
-            return self.forget_task(key, out);
+            self.forget_task(key, out);
+        } else {
+            match self.streams.release(now.monotonic, key) {
+                Released::Send(sending) => self.send(sending, out),
+                Released::Acknowledged => self.forget_task(key, out),
+                Released::Nothing => {}
+            }
         }
-        match self.streams.release(now.monotonic, key) {
-            Released::Send(sending) => self.send(sending, out),
-            Released::Acknowledged => self.forget_task(key, out),
-            Released::Nothing => {}
+        if let Some(pod) = pod {
+            self.left_pod(now, &pod, out);
         }
     }
 

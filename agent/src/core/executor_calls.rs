@@ -29,7 +29,8 @@ impl Core {
         if self.frameworks.get(&key.framework).is_none() {
             return out.push(Output::Answer(request, ExecutorAnswer::NoFramework));
         }
-        let Some(executor) = self.frameworks.executor(&key) else {
+        // The agent itself speaks for those of type DEFAULT.
+        let Some(executor) = self.frameworks.executor(&key).filter(|executor| !executor.is_pod()) else {
             return out.push(Output::Answer(request, ExecutorAnswer::NoExecutor));
         };
         let subscribed = match &executor.life {

@@ -23,6 +23,7 @@ use super::input::{
     Workload, Write,
 };
 use super::kill::{KILL, Timer};
+use super::pods::{is_pod, nested};
 use super::status::{Verdict, can, dropped, is_terminal};
 use super::task::{Life, Task, TaskKey, shown};
 use super::updates::Released;
@@ -65,17 +66,26 @@ impl Core {
         };
         let mut writes = Vec::new();
         let mut keys = Vec::new();
+        let pod = is_pod(info);
         for info in tasks {
             let task_key = TaskKey::new(key.framework.clone(), info.task_id.clone());
+            let (container, directory, user, life) = if pod {
+                let own = nested(&container, uuid::Uuid::from_bytes(self.uuid()).to_string());
+                let directory = paths::nested(&directory, &own.value);
+                let user = self.config.switch_user.then(|| refusal::user_of(framework, &info));
+                (own, directory, user, Life::Preparing { stored: false, prepared: false })
+            } else {
+                (container.clone(), directory.clone(), user.clone(), Life::Queued { stored: false })
+            };
             let task = Task {
                 key: task_key.clone(),
                 shown: Arc::new(shown(&task_key, &info)),
                 info,
-                container: container.clone(),
-                directory: directory.clone(),
-                user: user.clone(),
+                container,
+                directory,
+                user,
                 group: group.clone(),
-                life: Life::Queued { stored: false },
+                life,
                 pid: None,
                 networks: Vec::new(),
             };
@@ -109,6 +119,9 @@ impl Core {
             if let Some(launch) = self.launch_of(key, framework) {
                 out.push(Output::Container(container, ContainerCommand::Prepare(Arc::new(launch))));
             }
+        }
+        if pod && !starts {
+            self.prepare_in_pod(key, &keys, out);
         }
         let waiting = Waiting::Delegation { executor: key.clone(), tasks: keys };
         self.store(writes, Some(waiting), out);
@@ -159,11 +172,15 @@ impl Core {
             }
         }
         let Some(executor) = self.frameworks.executor_mut(key) else { return };
+        let pod = executor.is_pod();
         if let ExecutorLife::Preparing { stored, .. } = &mut executor.life {
             *stored = true;
             self.start_executor_if_ready(key, out);
         } else {
             self.hand_over(key, out);
+        }
+        for task in tasks.iter().filter(|_| pod) {
+            self.record_stored(now, task, out);
         }
     }
 
@@ -202,6 +219,7 @@ impl Core {
                 if let Some(update) = update {
                     self.send_tasks(key, &update.then, out);
                     self.hand_over(key, out);
+                    self.start_in_pod(now, key, out);
                 }
             }
             ContainerEvent::NotUpdated(message) => self.executor_not_updated(now, key, &message, out),
@@ -244,6 +262,7 @@ impl Core {
         executor.networks = networks;
         let container = executor.container.clone();
         match executor.life {
+            ExecutorLife::Starting { .. } if executor.is_pod() => self.pod_started(now, key, out),
             ExecutorLife::Starting { stream: None } => {
                 executor.life = ExecutorLife::Registering;
                 let timer = Timer::Registration(key.clone(), container.value);
@@ -330,8 +349,8 @@ impl Core {
             return;
         };
         if update.then.is_empty() {
-            tracing::warn!(executor = %key, message, "an executor's container keeps more than its tasks need");
-            return;
+            tracing::warn!(executor = %key, message, "an executor's container keeps the resources that it had");
+            return self.start_in_pod(now, key, out);
         }
         let message = format!("Failed to update resources for container: {message}");
         let verdict = Verdict::agent(self.gone(key), Reason::ContainerUpdateFailed, message);
@@ -352,6 +371,9 @@ impl Core {
         let own = executor.info.shutdown_grace_period;
         let grace =
             own.map_or(usual, |own| Duration::from_nanos(u64::try_from(own.nanoseconds).unwrap_or(0)));
+        if executor.is_pod() {
+            return self.shut_down_pod(now, key, grace, out);
+        }
         match executor.life {
             ExecutorLife::Preparing { .. } => {
                 self.end_executor(now, key, NO_STATUS, terminated(None), out);
@@ -364,7 +386,7 @@ impl Core {
         }
     }
 
-    fn ask_to_end(
+    pub(super) fn ask_to_end(
         &mut self,
         now: Now,
         key: &ExecutorKey,
@@ -477,7 +499,9 @@ impl Core {
         let tasks: Vec<TaskKey> = self.frameworks.tasks_of(key).map(|task| task.key.clone()).collect();
         for task_key in tasks {
             let Some(task) = self.frameworks.task_mut(&task_key) else { continue };
-            if matches!(task.life, Life::Queued { .. } | Life::Delegated) {
+            if task.owns_container() {
+                self.end(now, &task_key, verdict.clone(), out);
+            } else if matches!(task.life, Life::Queued { .. } | Life::Delegated) {
                 task.life = Life::Ending;
                 self.update(now, &task_key, verdict.clone(), true, out);
             }

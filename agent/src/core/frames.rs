@@ -132,7 +132,8 @@ impl Core {
         }
         let framework = self.enter_framework(&id, framework, out);
         let refused = self.refused_for_drain(&framework).or_else(|| {
-            let message = refusal::of_executor(&executor)?;
+            let message = refusal::of_executor(&executor)
+                .or_else(|| tasks.iter().find_map(|task| refusal::of_task(task)))?;
             Some(Verdict::agent(TaskState::TaskError, Reason::TaskGroupInvalid, message))
         });
         if let Some(verdict) = refused {

@@ -31,6 +31,7 @@ mod frames;
 mod frameworks;
 mod input;
 mod kill;
+mod pods;
 mod recovery;
 mod refusal;
 mod registration;

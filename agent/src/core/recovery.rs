@@ -24,6 +24,7 @@ use super::input::{
     Write,
 };
 use super::kill::Timer;
+use super::pods::is_pod;
 use super::status::{Verdict, can, dropped, is_terminal};
 use super::task::{KillOrder, Life, Task, TaskKey, shown};
 use super::{Core, Drain};
@@ -99,7 +100,7 @@ impl StoredState {
         let with_container = self
             .tasks
             .iter()
-            .filter(|task| task.record.info.executor.is_none() && !task.record.container.value.is_empty());
+            .filter(|task| has_own_container(&task.record) && !task.record.container.value.is_empty());
         let of_tasks = with_container.map(|task| {
             let record = &task.record;
             let launch = Launch {
@@ -164,7 +165,7 @@ impl Core {
             self.recover_executor(executor, amounts, found);
         }
         for task in stored.tasks {
-            if task.record.info.executor.is_some() && !task.record.container.value.is_empty() {
+            if !has_own_container(&task.record) && !task.record.container.value.is_empty() {
                 self.recover_delegated(now, task, out);
                 continue;
             }
@@ -272,13 +273,17 @@ impl Core {
             Some(Found::Running { pid, networks }) => (Some(*pid), networks.clone()),
             _ => (None, Vec::new()),
         };
+        let life = match pid {
+            Some(_) if is_pod(&record.info) => ExecutorLife::Running { stream: None },
+            _ => ExecutorLife::Registering,
+        };
         self.add_executor(Executor {
             key: record.key,
             info: record.info,
             container: record.container,
             directory: record.directory,
             user: record.user,
-            life: ExecutorLife::Registering,
+            life,
             pid,
             networks,
             // Of what it was given, all may be acknowledged and forgotten.
@@ -344,6 +349,7 @@ impl Core {
             return self.end_executor(now, key, NO_STATUS, terminated(None), out);
         }
         match found {
+            Found::Running { .. } if executor.is_pod() => self.resume_pod(now, key, out),
             Found::Running { .. } => {
                 tracing::info!(executor = %key, %container, "the executor goes on, and is expected to subscribe");
                 let timer = Timer::Reregistration(key.clone(), container.value);
@@ -437,6 +443,11 @@ impl Core {
             task.life = life;
         }
     }
+}
+
+/// Whether a task has a container for itself, rather than that of its executor.
+fn has_own_container(record: &TaskWrite) -> bool {
+    record.info.executor.as_ref().is_none_or(is_pod)
 }
 
 /// What an executor's container may use by what is on record.

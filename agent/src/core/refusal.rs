@@ -1,9 +1,10 @@
 //! What a task may ask for that this agent cannot do yet. Such a task is answered with words; it is
 //! never run without what it asked for.
 
-use tepui_api::v1::{ContainerInfo, ExecutorInfo, FrameworkInfo, TaskInfo, executor_info};
+use tepui_api::v1::{ContainerInfo, ExecutorInfo, FrameworkInfo, TaskInfo};
 
 use super::checks;
+use super::pods::is_pod;
 use crate::sandbox::paths;
 
 /// Why this task is refused.
@@ -12,9 +13,14 @@ pub fn of_task(task: &TaskInfo) -> Option<String> {
     if !paths::is_component(&task.task_id.value) {
         return Some("the task's id cannot name a directory".to_owned());
     }
-    if let Some(executor) = &task.executor {
-        return of_executor(executor);
+    match &task.executor {
+        Some(executor) => of_executor(executor).or_else(|| of_program(task).filter(|_| is_pod(executor))),
+        None => of_program(task),
     }
+}
+
+/// Why a task is refused that the agent runs itself.
+fn of_program(task: &TaskInfo) -> Option<String> {
     let Some(command) = &task.command else {
         return Some("the task has no command".to_owned());
     };
@@ -39,8 +45,8 @@ pub fn of_executor(executor: &ExecutorInfo) -> Option<String> {
     if !paths::is_component(&executor.executor_id.value) {
         return Some("the executor's id cannot name a directory".to_owned());
     }
-    if executor.r#type() == executor_info::Type::Default {
-        return Some("the default executor is not implemented yet: launch the tasks one by one".to_owned());
+    if is_pod(executor) {
+        return None;
     }
     let Some(command) = &executor.command else {
         return Some("the executor has no command".to_owned());

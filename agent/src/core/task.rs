@@ -161,7 +161,7 @@ impl Task {
     /// Whether it has its container for itself.
     #[must_use]
     pub fn owns_container(&self) -> bool {
-        self.info.executor.is_none()
+        self.info.executor.as_ref().is_none_or(super::pods::is_pod)
     }
 
     /// The framework's own executor that runs it. A command task has none.

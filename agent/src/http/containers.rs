@@ -81,7 +81,9 @@ struct Running {
 
 fn running(snapshot: &Snapshot) -> Vec<Running> {
     let runs = |task: &&Arc<Task>| matches!(task.life, Life::Running | Life::Killing(_));
-    let tasks = snapshot.frameworks.tasks().filter(runs).map(|task| Running {
+    // Those of pods are shown as nested ones.
+    let tasks = snapshot.frameworks.tasks().filter(|task| task.container.parent.is_none());
+    let tasks = tasks.filter(runs).map(|task| Running {
         framework: task.key.framework.clone(),
         executor: ExecutorId::new(task.key.task.value.clone()),
         name: Entry::Active(task).executor(&task.key.framework).name,

@@ -122,6 +122,26 @@ fn fill_nested(directory: &Path, owner: Option<(Uid, Gid)>) -> Result<(), Errno>
     filled
 }
 
+/// Has `tasks/<name>` in the sandbox of a pod lead to the sandbox of one of its tasks, as Mesos' default executor does. Blocks on the disk.
+///
+/// # Errors
+/// When there is one already, or the disk refuses.
+pub fn link_task(directory: &Path, name: &str) -> io::Result<()> {
+    let (Some(value), Some(pod)) = (directory.file_name(), directory.parent().and_then(Path::parent)) else {
+        return Err(Errno::EINVAL.into());
+    };
+    let how = OpenHow::new()
+        .flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let pod = openat2(AT_FDCWD, pod, how)?;
+    match mkdirat(&pod, "tasks", Mode::from_bits_truncate(PARENT_MODE)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let tasks = openat2(&pod, "tasks", how)?;
+    Ok(nix::unistd::symlinkat(&Path::new("../containers").join(value), &tasks, name)?)
+}
+
 /// User and group of a name.
 ///
 /// # Errors

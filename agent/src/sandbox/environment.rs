@@ -74,6 +74,25 @@ pub fn of_executor(
     variables
 }
 
+/// The variables of a task in a pod, by name: those of a command task, but for its executor, and where the pod is reached, as Mesos' default executor
+/// tells its tasks.
+#[must_use]
+pub fn of_pod_task(
+    from: &Variables,
+    executor: &ExecutorInfo,
+    task: &TaskInfo,
+    address: &str,
+) -> Vec<(String, String)> {
+    let mut variables = of_command_task(from, task);
+    for (name, value) in &mut variables {
+        if name == "MESOS_EXECUTOR_ID" {
+            value.clone_from(&executor.executor_id.value);
+        }
+    }
+    variables.push(("MESOS_CONTAINER_IP".to_owned(), address.to_owned()));
+    variables
+}
+
 /// What differs between a command task and an executor.
 struct Program<'a> {
     executor: &'a str,

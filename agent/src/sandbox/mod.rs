@@ -14,7 +14,7 @@ pub mod paths;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use attach::{attach, attach_all};
-pub use create::{SandboxError, create, create_alone, create_nested};
+pub use create::{SandboxError, create, create_alone, create_nested, link_task};
 
 /// Held while directories that lead to sandboxes are made or removed, so that none is removed from under a sandbox being made.
 fn tree() -> MutexGuard<'static, ()> {

@@ -165,9 +165,17 @@ impl Containers {
         let (directory, user, files) =
             (launch.directory.clone(), launch.user.clone(), Arc::clone(&self.files));
         let nested = id.parent.is_some();
+        let task = launch.task().map(|task| task.task_id.value.clone());
         let made = tokio::task::spawn_blocking(move || {
             match nested {
-                true => sandbox::create_nested(&directory, user.as_deref())?,
+                true => {
+                    sandbox::create_nested(&directory, user.as_deref())?;
+                    if let Some(task) = task
+                        && let Err(error) = sandbox::link_task(&directory, &task)
+                    {
+                        tracing::warn!(%error, task, "no link leads to the sandbox of a task in a pod");
+                    }
+                }
                 false => {
                     sandbox::create(&directory, user.as_deref())?;
                     // One that is nested is found beneath this.

@@ -41,6 +41,9 @@ pub struct TaskRecord {
     /// The group that it was launched in.
     #[prost(string, optional, tag = "6")]
     pub group: Option<String>,
+    /// The container that its own is nested in.
+    #[prost(string, optional, tag = "7")]
+    pub parent: Option<String>,
     /// What its health check has found.
     #[prost(message, optional, tag = "10")]
     pub health: Option<HealthRecord>,
@@ -128,6 +131,8 @@ impl TaskRecord {
             user: task.user.clone(),
             kill: task.kill.map(KillRecord::new),
             group: task.group.as_deref().map(str::to_owned),
+            // That of an executor, which has no parent itself.
+            parent: task.container.parent.as_ref().map(|parent| parent.value.clone()),
             health: task.health.map(|Health { passed, failures }| HealthRecord { passed, failures }),
         }
     }
@@ -137,7 +142,10 @@ impl TaskRecord {
         TaskWrite {
             key,
             info: self.info.into(),
-            container: ContainerId::new(self.container),
+            container: ContainerId {
+                parent: self.parent.map(|parent| Box::new(ContainerId::new(parent))),
+                ..ContainerId::new(self.container)
+            },
             directory: self.directory.into(),
             user: self.user,
             group: self.group.map(Into::into),

@@ -98,7 +98,7 @@ async fn the_state_is_told_in_calls() {
     for kind in [call::Type::GetOperations, call::Type::GetResourceProviders, call::Type::GetLoggingLevel] {
         ask(&world, &call(kind)).await;
     }
-    for (kind, expected) in [(call::Type::LaunchContainer, 501), (call::Type::ReadFile, 400)] {
+    for (kind, expected) in [(call::Type::AddResourceProviderConfig, 501), (call::Type::ReadFile, 400)] {
         let error = world.client().call::<_, Response>("/api/v1", &call(kind)).await.unwrap_err();
         assert_eq!(status(&error), expected);
     }

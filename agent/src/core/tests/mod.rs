@@ -5,6 +5,7 @@ mod drains;
 mod executors;
 mod kills;
 mod life;
+mod pods;
 mod random;
 mod registration;
 mod restart;
