@@ -163,7 +163,13 @@ impl Core {
     }
 
     /// The records are on disk.
-    pub(super) fn delegation_stored(&mut self, key: &ExecutorKey, tasks: &[TaskKey], out: &mut Vec<Output>) {
+    pub(super) fn delegation_stored(
+        &mut self,
+        now: Now,
+        key: &ExecutorKey,
+        tasks: &[TaskKey],
+        out: &mut Vec<Output>,
+    ) {
         for task in tasks {
             if let Some(task) = self.frameworks.task_mut(task)
                 && let Life::Queued { stored } = &mut task.life
@@ -262,7 +268,7 @@ impl Core {
         executor.networks = networks;
         let container = executor.container.clone();
         match executor.life {
-            ExecutorLife::Starting { .. } if executor.is_pod() => self.pod_started(now, key, out),
+            ExecutorLife::Starting { .. } if executor.is_pod() => self.pod_started(key, out),
             ExecutorLife::Starting { stream: None } => {
                 executor.life = ExecutorLife::Registering;
                 let timer = Timer::Registration(key.clone(), container.value);

@@ -328,7 +328,7 @@ impl Core {
             match waiting {
                 Waiting::Launch(key) => self.record_stored(now, &key, out),
                 Waiting::Delegation { executor, tasks } => {
-                    self.delegation_stored(&executor, &tasks, out);
+                    self.delegation_stored(now, &executor, &tasks, out);
                 }
                 Waiting::Report { task, sequence, executor, uuid, request } => {
                     out.extend(request.map(|request| Output::Answer(request, ExecutorAnswer::Accepted)));

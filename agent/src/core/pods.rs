@@ -56,7 +56,7 @@ impl Core {
     }
 
     /// The pod's container runs: its tasks can be made.
-    pub(super) fn pod_started(&mut self, now: Now, key: &ExecutorKey, out: &mut Vec<Output>) {
+    pub(super) fn pod_started(&mut self, key: &ExecutorKey, out: &mut Vec<Output>) {
         let Some(executor) = self.frameworks.executor_mut(key) else { return };
         executor.life = ExecutorLife::Running { stream: None };
         let tasks: Vec<TaskKey> = self.frameworks.tasks_of(key).map(|task| task.key.clone()).collect();
