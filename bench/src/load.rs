@@ -60,6 +60,7 @@ pub async fn measure(
         let column = |of: fn(&Times) -> Option<Duration>| times.iter().filter_map(of).collect::<Vec<_>>();
         report.latency("ACCEPT -> TASK_RUNNING, one by one", column(|t| t.running));
         report.latency("ACCEPT -> TASK_FINISHED, one by one", column(|t| t.finished));
+        report.latency("ACCEPT -> TASK_RUNNING of both of a pod of two", framework.pods(sequential).await?);
         framework.shape.checked = true;
         let times = framework.run(sequential, 1).await?;
         framework.shape.checked = shape.checked;
@@ -87,6 +88,8 @@ pub(crate) struct Framework {
     shape: Shape,
     launched: usize,
     suppressed: bool,
+    /// Whether tasks are launched as groups of two, each under a default executor of its own.
+    in_pods: bool,
 }
 
 // === impl Framework ===
@@ -115,7 +118,7 @@ impl Framework {
         let subscribed = first.subscribed.context("the first event was not SUBSCRIBED")?;
         let stream = events.id.clone().context("the answer had no Mesos-Stream-Id")?;
         let id = subscribed.framework_id;
-        Ok(Self { client, events, stream, id, shape, launched: 0, suppressed: false })
+        Ok(Self { client, events, stream, id, shape, launched: 0, suppressed: false, in_pods: false })
     }
 
     /// Launches `count` tasks, at most `inflight` at once, and waits for their ends.
@@ -182,6 +185,33 @@ impl Framework {
         Ok(times.iter().filter_map(|times| times.running).collect())
     }
 
+    /// Launches pods of two tasks one by one; how long each took until both tasks ran.
+    async fn pods(&mut self, count: usize) -> anyhow::Result<Vec<Duration>> {
+        self.in_pods = true;
+        let times = self.run(2 * count, 2).await;
+        self.in_pods = false;
+        let mut times = times?;
+        times.sort_by_key(|times| times.sent);
+        Ok(times.chunks(2).filter_map(|pod| pod.iter().filter_map(|times| times.running).max()).collect())
+    }
+
+    /// A group of these tasks, under an executor that the agent has built in.
+    fn group(&self, agent: &v1::AgentId, tasks: Vec<v1::TaskInfo>) -> v1::offer::Operation {
+        let executor = v1::ExecutorInfo {
+            r#type: Some(v1::executor_info::Type::Default as i32),
+            executor_id: v1::ExecutorId::new(format!("pod-{agent}-{}", self.launched)),
+            framework_id: Some(self.id.clone()),
+            resources: vec![scalar("cpus", 0.1), scalar("mem", 32.0), scalar("disk", 1.0)],
+            ..Default::default()
+        };
+        let task_group = v1::TaskGroupInfo { tasks };
+        v1::offer::Operation {
+            r#type: Some(v1::offer::operation::Type::LaunchGroup as i32),
+            launch_group: Some(v1::offer::operation::LaunchGroup { executor, task_group }),
+            ..Default::default()
+        }
+    }
+
     /// Launches up to `room` tasks on the offer; their ids.
     pub(crate) async fn answer(&mut self, offer: v1::Offer, room: usize) -> anyhow::Result<Vec<String>> {
         let total = |name: &str| -> f64 {
@@ -199,7 +229,7 @@ impl Framework {
             (cpus, mem, fits) = (cpus - self.shape.cpus, mem - self.shape.mem, fits + 1);
         }
         let filters = Some(v1::Filters { refuse_seconds: Some(0.0) });
-        if fits == 0 {
+        if fits == 0 || (self.in_pods && fits < 2) {
             let mut call = self.call(scheduler::call::Type::Decline);
             call.decline = Some(scheduler::call::Decline { offer_ids: vec![offer.id], filters });
             self.send(call).await?;
@@ -208,10 +238,13 @@ impl Framework {
         let tasks: Vec<v1::TaskInfo> = (0..fits).map(|_| self.task(&offer.agent_id)).collect();
         let ids = tasks.iter().map(|t| t.task_id.value.clone()).collect();
         let mut call = self.call(scheduler::call::Type::Accept);
-        let launch = v1::offer::Operation {
-            r#type: Some(v1::offer::operation::Type::Launch as i32),
-            launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
-            ..Default::default()
+        let launch = match self.in_pods {
+            true => self.group(&offer.agent_id, tasks),
+            false => v1::offer::Operation {
+                r#type: Some(v1::offer::operation::Type::Launch as i32),
+                launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
+                ..Default::default()
+            },
         };
         call.accept =
             Some(scheduler::call::Accept { offer_ids: vec![offer.id], operations: vec![launch], filters });
