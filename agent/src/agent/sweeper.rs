@@ -21,7 +21,9 @@ pub(super) async fn sweep(settings: Settings, handle: Handle, files: Arc<Files>,
     loop {
         tokio::time::sleep(next.min(settings.disk_watch_interval.0).max(SHORTEST)).await;
         let Ok(snapshot) = handle.snapshot().await else { return };
-        let live: HashSet<PathBuf> = snapshot.frameworks.tasks().map(|task| task.directory.clone()).collect();
+        let of_tasks = snapshot.frameworks.tasks().map(|task| task.directory.clone());
+        let of_executors = snapshot.frameworks.executors().map(|executor| executor.directory.clone());
+        let live: HashSet<PathBuf> = of_tasks.chain(of_executors).collect();
         let (settings, files, sandboxes) = (settings.clone(), Arc::clone(&files), Arc::clone(&sandboxes));
         let swept = tokio::task::spawn_blocking(move || {
             let in_use = gc::disk_in_use(&settings.work_dir)?;

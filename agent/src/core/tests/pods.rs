@@ -45,7 +45,7 @@ impl World {
         let pod = pod.clone();
         self.container(&pod, ContainerEvent::Prepared { networks: vec![] });
         self.stored();
-        assert_eq!(self.started(), [pod.clone()]);
+        assert_eq!(self.started(), std::slice::from_ref(&pod));
         self.container(&pod, ContainerEvent::Started { pid: 7, networks: vec![] });
         let tasks = self.prepared();
         assert_eq!(tasks.len(), ids.len());
