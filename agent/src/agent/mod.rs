@@ -205,6 +205,7 @@ async fn start_over(
     let fetcher = fetcher(&settings)?;
     let by_calls = ByCalls::new(
         Arc::clone(&backend),
+        fetcher.clone(),
         &settings.runtime_dir(),
         settings.work_dir.clone(),
         settings.switch_user,

@@ -23,6 +23,7 @@ use tepui_api::v1::{CommandInfo, ContainerId, ContainerInfo, Resource, TaskInfo}
 use tokio::sync::watch;
 
 use crate::core::{ByCall, ContainerEvent, Found, Launch, Limitation, Workload};
+use crate::fetcher::{Fetcher, Job, Stop};
 use crate::sandbox::{self, paths};
 use crate::shell::backend::Backend;
 use records::{Record, Records};
@@ -35,6 +36,7 @@ pub(crate) struct ByCalls {
 
 struct Inner {
     backend: Arc<dyn Backend>,
+    fetcher: Fetcher,
     records: Records,
     work_dir: PathBuf,
     /// `--switch_user`.
@@ -108,6 +110,7 @@ impl ByCalls {
     /// Reads what an earlier run of the agent wrote down below this runtime directory. Blocks on the disk.
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
+        fetcher: Fetcher,
         runtime_dir: &std::path::Path,
         work_dir: PathBuf,
         switch_user: bool,
@@ -117,8 +120,16 @@ impl ByCalls {
         let entries =
             records.all().into_iter().map(|record| (record.container.clone(), Arc::new(Entry::of(record))));
         let entries = Mutex::new(entries.collect());
-        let inner =
-            Inner { backend, records, work_dir, switch_user, workers, entries, others: Mutex::default() };
+        let inner = Inner {
+            backend,
+            fetcher,
+            records,
+            work_dir,
+            switch_user,
+            workers,
+            entries,
+            others: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -218,6 +229,11 @@ impl ByCalls {
             false => sandbox::create_alone(&made.directory, made.user.as_deref()),
         });
         sandbox.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let uris = launch.command().map_or(&[][..], |command| &command.uris);
+        let job = Job { container: id, uris, sandbox: &launch.directory, user: launch.user.as_deref() };
+        // Nobody can kill it yet.
+        let (_nobody, never) = watch::channel(false);
+        self.inner.fetcher.fetch(job, &Stop::of(never)).await.map_err(|error| error.to_string())?;
         let backend = &self.inner.backend;
         backend.prepare(id.clone(), Arc::clone(launch)).await.map_err(|error| error.message)?;
         backend.start(id.clone()).await.map_err(|error| error.message)?;

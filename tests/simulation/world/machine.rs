@@ -90,6 +90,7 @@ impl Machine {
             work_dir: PathBuf::from("/w"),
             switch_user: false,
             shutdown_grace_period: Duration::from_secs(2),
+            executor_registration_timeout: Duration::from_secs(60),
             sandbox_directory: "/mnt/mesos/sandbox".to_owned(),
             recovery_timeout: Duration::from_secs(900),
             executor_reregistration_timeout: Duration::from_secs(2),
@@ -201,6 +202,9 @@ impl World {
                     }
                 }
                 Output::Container(id, command) => self.command(index, id, command),
+                Output::Answer(..) | Output::Event(..) | Output::CloseEvents(_) => {
+                    return Err("an executor is spoken to, where there is none".to_owned());
+                }
                 Output::Reconnect => self.reconnect(index, Duration::from_millis(1)),
                 Output::End(end) => self.agent_ends(index, &end)?,
             }

@@ -134,6 +134,11 @@ impl State {
                     self.tasks.insert(task.record.key.clone(), task);
                 }
             },
+            Write::Executor(record) => {
+                self.rest.executors.retain(|known| known.key != record.key);
+                self.rest.executors.push(*record);
+            }
+            Write::RemoveExecutor(key) => self.rest.executors.retain(|known| known.key != key),
             Write::Update(key, sequence, status) => {
                 let update = StoredUpdate { sequence, status, acknowledged: false };
                 match self.tasks.get_mut(&key) {
