@@ -188,7 +188,7 @@ async fn the_state_is_told_in_mesos_older_form() {
     let wrapped = world.client().get("/flags?jsonp=cb").await.unwrap();
     assert!(wrapped.starts_with(b"cb(") && wrapped.ends_with(b");"));
     assert_eq!(status(&world.client().get("/nothing").await.unwrap_err()), 404);
-    assert_eq!(status(&world.client().get("/api/v1/executor").await.unwrap_err()), 501);
+    assert_eq!(status(&world.client().get("/api/v1/executor").await.unwrap_err()), 405);
     assert_eq!(status(&world.client().get("/api/v1").await.unwrap_err()), 405);
     world.stop().await;
 }
