@@ -475,6 +475,12 @@ impl Fate {
     }
 
     fn something_happens(&mut self) {
+        if !self.puppets.is_empty() && self.rng.random_ratio(1, 5) {
+            for _ in 0..self.rng.random_range(1..5) {
+                self.puppet_acts();
+            }
+            return;
+        }
         match self.rng.random_range(0..100) {
             0..15 if self.registered => {
                 let id = format!("t{}", self.launched.len());
@@ -501,11 +507,6 @@ impl Fate {
                             kill_policy: None,
                         }));
                     }
-                }
-            }
-            16..26 if self.rng.random_bool(0.6) => {
-                for _ in 0..self.rng.random_range(1..6) {
-                    self.puppet_acts();
                 }
             }
             22..45 if !self.commands.is_empty() => {
