@@ -197,6 +197,7 @@ impl Drop for Scratch {
 
 async fn run(dir: &Path, isolation: &str, zygote: Zygote, times: usize) -> anyhow::Result<Figures> {
     let settings = Settings {
+        rotation: None,
         runtime_dir: dir.join("run"),
         work_dir: dir.join("work"),
         isolation: isolation.split(',').map(str::to_owned).collect(),

@@ -31,6 +31,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setgroups, setresgid, setresu
 use serde::{Deserialize, Serialize};
 
 use crate::executor::{Input, Program};
+use crate::logger::Logger;
 use crate::plan::{ExecPlan, FirstProcess, LaunchPlan, files};
 use crate::terminal::{self, WindowSize};
 use crate::{handover, processes, sys};
@@ -127,8 +128,9 @@ impl Grounds<'_> {
         &self,
         exec: &Exec,
         passed: Vec<OwnedFd>,
+        logger: Option<&mut Logger>,
     ) -> Result<(Running, Option<OwnedFd>), ExecError> {
-        let stdio = self.stdio(exec.stdio, passed)?;
+        let stdio = self.stdio(exec.stdio, passed, logger)?;
         let spec = Spec::load(files::CONFIG).map_err(|error| ExecError::Config(error.to_string()))?;
         let process = spec.process().as_ref().ok_or_else(|| ExecError::Config("no process".to_owned()))?;
         let entrance = Entrance {
@@ -184,16 +186,23 @@ impl Grounds<'_> {
         Ok((running, terminals.pop()))
     }
 
-    fn stdio(&self, wanted: ExecStdio, passed: Vec<OwnedFd>) -> Result<Stdio, ExecError> {
+    fn stdio(
+        &self,
+        wanted: ExecStdio,
+        passed: Vec<OwnedFd>,
+        logger: Option<&mut Logger>,
+    ) -> Result<Stdio, ExecError> {
         match wanted {
             ExecStdio::Container => {
-                let open = |path: &Path| {
-                    crate::shim::open_output(path, self.plan.stdio_owner)
-                        .map_err(at("the container's output cannot be opened"))
-                };
                 let null = File::open("/dev/null").map_err(at("/dev/null cannot be opened"))?;
-                let (out, error) = (open(&self.plan.stdout)?, open(&self.plan.stderr)?);
-                Ok(Stdio::Files([null.into(), out.into(), error.into()]))
+                let open = |path: &Path| crate::shim::open_output(path, self.plan.stdio_owner);
+                let opened = match logger {
+                    Some(logger) => logger.outputs(),
+                    None => open(&self.plan.stdout)
+                        .and_then(|out| Ok([out.into(), open(&self.plan.stderr)?.into()])),
+                };
+                let [out, error] = opened.map_err(at("the container's output cannot be opened"))?;
+                Ok(Stdio::Files([null.into(), out, error]))
             }
             ExecStdio::Passed => <[OwnedFd; 3]>::try_from(passed)
                 .map(Stdio::Files)

@@ -15,6 +15,7 @@
 //! 4. The shim serves its peers (`serve`): each line is a JSON [`Request`] or [`Event`] (`protocol`). Peers come
 //!    and go; an agent that restarts finds the shim again by `shim.sock` ([`connect`]).
 //!    They may have programs run in the container beside its own (`inside`), on a terminal if they like (`terminal`); [`enter`] is how they ask.
+//!    Where output is rotated, the shim reads it and writes the files (`logger`).
 //! 5. When the container's first process has ended, its status is written to `exit.json` (`exit`), then
 //!    announced, and the shim ends. Its mount namespace goes with it, so no mount can be left over.
 //!
@@ -36,6 +37,7 @@ mod holder;
 mod inside;
 mod liveness;
 mod log;
+mod logger;
 mod plan;
 mod privileges;
 mod processes;
@@ -55,6 +57,7 @@ pub use exit::{ExitRecord, Outcome, Usage};
 pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root, renew_bare_root};
 pub use inside::{Exec, ExecStdio, ExecUser};
 pub use liveness::{Liveness, LivenessError, holders, shim_lives};
+pub use logger::{LogFile, LogLimits, Rotation};
 pub use plan::{
     BindMount, ExecPlan, FirstProcess, LaunchPlan, PlanError, RootFs, Secrets, VolumePlan, VolumeSource,
     files,

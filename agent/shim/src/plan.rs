@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::logger::Rotation;
 use crate::privileges::Privileges;
 
 /// Names of the files in a container's runtime directory.
@@ -61,6 +62,9 @@ pub struct LaunchPlan {
     pub stdout: PathBuf,
     /// The file that receives standard error. It is created if absent, and appended to.
     pub stderr: PathBuf,
+    /// How the two files are rotated. Then the container writes into pipes, and the shim into the files; else the container writes into them itself.
+    #[serde(default)]
+    pub rotation: Option<Rotation>,
     /// Who owns the two files when the shim creates them: user and group id.
     pub stdio_owner: (u32, u32),
     /// The program to run.

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use crate::inside::{Exec, Grounds, Running};
+use crate::logger::Logger;
 use crate::processes::Processes;
 use crate::protocol::{Event, Request, SignalScope, State, decode_line, encode_line};
 use crate::{handover, sys};
@@ -25,6 +26,8 @@ pub(crate) struct Server {
     state: State,
     /// Programs that are being ended, and whose peers are gone.
     orphans: Vec<Running>,
+    /// Writes the container's output, if that is rotated.
+    logger: Option<Logger>,
     /// Somebody asked for the start.
     start: bool,
 }
@@ -57,10 +60,28 @@ struct Peer {
 impl Server {
     pub(crate) fn new(listener: UnixListener, control: UnixStream) -> Self {
         let _ = listener.set_nonblocking(true);
-        let mut server =
-            Self { listener, peers: Vec::new(), state: State::Creating, orphans: Vec::new(), start: false };
+        let mut server = Self {
+            listener,
+            peers: Vec::new(),
+            state: State::Creating,
+            orphans: Vec::new(),
+            logger: None,
+            start: false,
+        };
         server.welcome(control, false);
         server
+    }
+
+    /// Has the container's output written as well.
+    pub(crate) fn keep_output(&mut self, logger: Option<Logger>) {
+        self.logger = logger;
+    }
+
+    /// Writes the last of the container's output, of which no process is left.
+    pub(crate) fn finish_output(&mut self) {
+        if let Some(logger) = self.logger.take() {
+            logger.finish();
+        }
     }
 
     /// Tells every peer, those included that have connected but were not looked at yet.
@@ -113,6 +134,11 @@ impl Server {
         if ready.listener {
             self.accept();
         }
+        if ready.output
+            && let Some(logger) = &mut self.logger
+        {
+            logger.go_on();
+        }
         self.go_on();
         Ok(false)
     }
@@ -124,6 +150,8 @@ impl Server {
         let running = |(index, peer): (usize, &Peer)| peer.exec.as_ref()?.ended().map(|_| index);
         let execs: Vec<usize> = self.peers.iter().enumerate().filter_map(running).collect();
         fds.extend(self.peers.iter().filter_map(|peer| peer.exec.as_ref()?.ended()).map(of));
+        let first_output = fds.len();
+        fds.extend(self.logger.iter().flat_map(Logger::waiting).map(of));
         let is_ending = |peer: &Peer| peer.exec.as_ref().is_some_and(Running::is_ending);
         let ending = !self.orphans.is_empty() || self.peers.iter().any(is_ending);
         let time = if ending { PollTimeout::from(PAUSE) } else { PollTimeout::NONE };
@@ -136,6 +164,7 @@ impl Server {
         Ok(Ready {
             ended: is_ready(0),
             listener: is_ready(1),
+            output: (first_output..fds.len()).any(is_ready),
             peers: (0..peers).filter(|index| is_ready(2 + index)).collect(),
             execs: execs
                 .into_iter()
@@ -202,7 +231,7 @@ impl Server {
                 }
                 Request::Signal { number, scope } => signal(lively, number, scope, &keepers),
                 Request::SignalExec { number } => peer.signal_exec(number),
-                Request::Exec(exec) => match peer.begin(&exec, lively) {
+                Request::Exec(exec) => match peer.begin(&exec, lively, self.logger.as_mut()) {
                     Ok(()) => continue,
                     Err(message) => Err(message),
                 },
@@ -223,6 +252,8 @@ struct Ready {
     /// The container's first process: its end.
     ended: bool,
     listener: bool,
+    /// The container's output.
+    output: bool,
     peers: Vec<usize>,
     /// The peers whose programs have.
     execs: Vec<usize>,
@@ -258,13 +289,18 @@ impl Peer {
     }
 
     /// Runs a program for it.
-    fn begin(&mut self, exec: &Exec, lively: Option<&Lively<'_>>) -> Result<(), String> {
+    fn begin(
+        &mut self,
+        exec: &Exec,
+        lively: Option<&Lively<'_>>,
+        logger: Option<&mut Logger>,
+    ) -> Result<(), String> {
         let files = std::mem::take(&mut self.files);
         let Lively { grounds, .. } = lively.ok_or_else(|| NOT_STARTED.to_owned())?;
         if self.exec.is_some() {
             return Err("this connection has a program that runs; use another".to_owned());
         }
-        let (running, terminal) = grounds.begin(exec, files).map_err(|error| error.to_string())?;
+        let (running, terminal) = grounds.begin(exec, files, logger).map_err(|error| error.to_string())?;
         let started = Event::ExecStarted { pid: running.keeper.as_raw() };
         self.exec = Some(running);
         self.send_with(&started, terminal);

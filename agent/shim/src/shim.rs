@@ -20,6 +20,7 @@ use crate::executor::{Input, Program};
 use crate::exit::{ExitRecord, Outcome, Usage};
 use crate::inside::Grounds;
 use crate::liveness::SHIM;
+use crate::logger::{Logger, Outputs};
 use crate::plan::{FirstProcess, LaunchPlan, RootFs, Secrets, files};
 use crate::processes::Processes;
 use crate::protocol::State;
@@ -98,6 +99,7 @@ fn look_after(dir: &Path, server: &mut Server, secrets: Option<File>) -> Result<
     let variables = secrets.environment.clone();
     let mut created = create(dir, &plan, secrets)?;
     let init = created.init;
+    server.keep_output(created.logger.take());
     if plan.hold {
         server.announce(State::Created { pid: init.as_raw() });
         match server.hold(init).map_err(at("start"))? {
@@ -120,6 +122,7 @@ fn look_after(dir: &Path, server: &mut Server, secrets: Option<File>) -> Result<
     if plan.first_process == FirstProcess::Program {
         processes.end_the_rest();
     }
+    server.finish_output();
     let status = reported(&created.status).unwrap_or(own);
     Ok(ExitRecord { outcome: Outcome::Exited { status }, usage })
 }
@@ -130,6 +133,8 @@ struct Created {
     container: Option<Container>,
     init: Pid,
     status: PipeReader,
+    /// What writes its output, if that is rotated.
+    logger: Option<Logger>,
 }
 
 fn create(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Created, Failure> {
@@ -156,7 +161,7 @@ fn hold_only() -> Result<Created, Failure> {
     // Nobody reports a program's status.
     let (status, _) = io::pipe().map_err(at("stdio"))?;
     let init = holder::start(&spec).map_err(at("create"))?;
-    Ok(Created { container: None, init, status })
+    Ok(Created { container: None, init, status, logger: None })
 }
 
 fn create_whole(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Created, Failure> {
@@ -175,13 +180,29 @@ fn create_whole(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Creat
         nix::sys::prctl::set_child_subreaper(true).map_err(at("subreaper"))?;
     }
     let (status, report) = io::pipe().map_err(at("stdio"))?;
-    let (container, init) = call_libcontainer(dir, plan, secrets.environment, report)?;
+    let (stdio, logger) = outputs(plan).map_err(at("stdio"))?;
+    let (container, init) = call_libcontainer(dir, plan, secrets.environment, report, stdio)?;
     hidden.reveal().map_err(at("cgroups"))?;
     if plan.rootfs == RootFs::Host {
         rootfs::uncover_devices(init, &plan.device_mounts).map_err(at("rootfs"))?;
     }
     volumes.attach(plan, init).map_err(at("volumes"))?;
-    Ok(Created { container: Some(container), init, status })
+    Ok(Created { container: Some(container), init, status, logger })
+}
+
+/// What the container writes into, and what reads the other end.
+fn outputs(plan: &LaunchPlan) -> io::Result<([OwnedFd; 2], Option<Logger>)> {
+    if let Some(rotation) = &plan.rotation {
+        let (logger, Outputs { stdout, stderr }) = Logger::begin(plan, rotation)?;
+        return Ok(([stdout.into(), stderr.into()], Some(logger)));
+    }
+    let stdout = open_output(&plan.stdout, plan.stdio_owner)?;
+    let stderr = if plan.stderr == plan.stdout {
+        stdout.try_clone()?
+    } else {
+        open_output(&plan.stderr, plan.stdio_owner)?
+    };
+    Ok(([stdout.into(), stderr.into()], None))
 }
 
 fn call_libcontainer(
@@ -189,14 +210,8 @@ fn call_libcontainer(
     plan: &LaunchPlan,
     secrets: Vec<(String, Vec<u8>)>,
     report: PipeWriter,
+    [stdout, stderr]: [OwnedFd; 2],
 ) -> Result<(Container, Pid), Failure> {
-    let stdout = open_output(&plan.stdout, plan.stdio_owner).map_err(at("stdio"))?;
-    let stderr = if plan.stderr == plan.stdout {
-        stdout.try_clone()
-    } else {
-        open_output(&plan.stderr, plan.stdio_owner)
-    };
-    let stderr = stderr.map_err(at("stdio"))?;
     let program = Program {
         exec: plan.exec.clone(),
         first_process: plan.first_process,

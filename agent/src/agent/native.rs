@@ -26,6 +26,7 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
     let security = &settings.security;
     let names = settings.isolation.split(',').map(str::trim).filter(|name| !name.is_empty());
     Ok(native::Settings {
+        rotation: settings.logger.rotation(),
         runtime_dir: settings.runtime_dir(),
         work_dir: settings.work_dir.clone(),
         isolation: names.map(str::to_owned).collect(),
@@ -77,6 +78,7 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
 pub(super) fn docker(settings: &Settings) -> docker::Settings {
     let flags = &settings.containerizer;
     docker::Settings {
+        rotation: settings.logger.rotation(),
         socket: flags.docker_socket.clone(),
         work_dir: settings.work_dir.clone(),
         runtime_dir: settings.runtime_dir(),

@@ -8,6 +8,8 @@ use tepui_images::{CommandError, CredentialsError, ReferenceError, RootFsError, 
 use tepui_isolators::{BuildError, IsolatorError};
 use tepui_shim::{LivenessError, PlanError, RemoveTreeError, ZygoteError};
 
+use super::logger::LoggerError;
+
 /// Something that a task may ask for and that this agent cannot give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the container asks for {0}, which is not implemented")]
@@ -107,6 +109,9 @@ pub enum PrepareError {
     /// The filter of its system calls cannot be made.
     #[error("the container's seccomp rules cannot be used: {0}")]
     Seccomp(#[from] tepui_isolators::seccomp::SeccompError),
+    /// What it says of its output makes no sense.
+    #[error("the container's output cannot be kept as it asks: {0}")]
+    Logger(#[from] LoggerError),
     /// It was destroyed meanwhile.
     #[error("the container was destroyed while it was prepared")]
     Cancelled,

@@ -27,6 +27,7 @@ mod composing;
 mod config;
 pub mod docker;
 mod error;
+pub mod logger;
 pub mod native;
 mod pulls;
 

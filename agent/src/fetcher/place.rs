@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use tepui_images::{FileLimits, PieceReader, unpack_files};
@@ -55,8 +55,11 @@ pub(super) struct Sandbox {
 
 impl Sandbox {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let root = open(path, flags, Mode::empty())?;
+        // Another user's processes may have been there before, if it is beneath that user's.
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let root = openat2(AT_FDCWD, path, how)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         Ok(Self { root, path })
     }

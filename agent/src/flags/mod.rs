@@ -10,6 +10,7 @@ pub mod disk;
 mod docker;
 mod fetcher;
 mod images;
+mod logger;
 mod network;
 mod plugins;
 pub mod ports;
@@ -29,6 +30,7 @@ pub use cgroups::{CgroupFlags, Devices};
 pub use docker::{ContainerizerFlags, Containerizers};
 pub use fetcher::FetcherFlags;
 pub use images::{DockerConfig, ImageGc, RegistryFlags};
+pub use logger::{ContainerLogger, LoggerFlags, Modules};
 pub use network::NetworkFlags;
 pub use plugins::IsolatorPlugins;
 pub use security::{CapabilityList, GpuList, SecurityFlags};
@@ -327,6 +329,9 @@ pub struct Settings {
     /// What is fetched into sandboxes.
     #[command(flatten)]
     pub fetcher: FetcherFlags,
+    /// What becomes of containers' output.
+    #[command(flatten)]
+    pub logger: LoggerFlags,
 }
 
 /// The isolators that containers have unless others are named.
@@ -395,6 +400,7 @@ impl Settings {
         let all = all.chain(self.security.table()).chain(self.isolator_plugins.table());
         let all = all.chain(self.volumes.table()).chain(self.containerizer.table());
         let all = all.chain(self.registries.table()).chain(self.fetcher.table());
+        let all = all.chain(self.logger.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
         table.extend(self.network.table());
         table.sort_unstable();
@@ -503,6 +509,8 @@ mod tests {
             ("--reconfiguration_policy=all", "use equal, additive or any"),
             ("--containerizers=docker,lxc", "mesos, docker, or both"),
             ("--launcher=posix", "linux"),
+            ("--container_logger=journald", "use sandbox, or logrotate"),
+            ("--modules={\"libraries\":[{\"modules\":[{\"name\":\"x\"}]}]}", "C++ ABI"),
             ("--gc_disk_headroom=2", "between 0 and 1"),
             ("--registration_backoff_factor=2mins", "at most 1mins"),
             ("--zk_session_timeout=100ms", "between 1secs and 10mins"),
@@ -560,6 +568,7 @@ mod tests {
             "--host_path_volume_force_creation=/d",
             "--hostname=h",
             "--isolator_plugin=a=/b",
+            "--modules={}",
             "--nvidia_gpu_devices=0",
             "--resources=cpus:1",
             "--runtime_dir=/r",

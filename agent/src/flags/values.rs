@@ -27,6 +27,9 @@ pub enum FlagError {
     /// Not a list of devices.
     #[error("{0}")]
     Devices(String),
+    /// Not Mesos' modules, or none that can be had.
+    #[error("{0}")]
+    Modules(String),
     /// No duration.
     #[error(transparent)]
     Unit(#[from] tepui_api::units::UnitError),

@@ -82,6 +82,7 @@ impl Context {
     /// With isolators of the test's own.
     pub fn host_with_own(&self, isolation: &[&str], own: Vec<tepui_isolators::Custom>) -> Host {
         let settings = Settings {
+            rotation: None,
             runtime_dir: self.dir.join("run"),
             work_dir: self.dir.join("work"),
             isolation: isolation.iter().map(|name| (*name).to_owned()).collect(),

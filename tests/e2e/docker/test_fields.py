@@ -289,3 +289,18 @@ def test_files_are_fetched_into_its_sandbox(docker_cluster, framework):
     task_id = run(framework, missing, states=("TASK_FAILED",))
     status = framework.statuses(task_id)[-1]
     assert status["reason"] == "REASON_CONTAINER_LAUNCH_FAILED" and "/no/such/file" in status["message"], status
+
+
+def test_the_copies_of_its_output_are_rotated(engine, bare_cluster):
+    bare_cluster.start_coordinator()
+    bare_cluster.start_agent(**settings(engine), container_logger="logrotate")
+    framework = Framework(bare_cluster.master)
+    framework.subscribe()
+    own = {"MAX_STDOUT_SIZE": "4096B", "LOGROTATE_STDOUT_OPTIONS": "rotate 2"}
+    variables = [{"name": f"CONTAINER_LOGGER_{name}", "value": value} for name, value in own.items()]
+    command = {"shell": True, "value": "seq 3000", "environment": {"variables": variables}}
+    task_id = run(framework, command)
+    files = [said(bare_cluster, framework, task_id, name) for name in ("stdout.2", "stdout.1", "stdout")]
+    assert all(len(text) <= 4096 for text in files)
+    lines = "".join(files).splitlines()
+    assert lines == [str(n) for n in range(3001 - len(lines), 3001)] and len(lines) > 1700

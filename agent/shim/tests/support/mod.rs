@@ -57,6 +57,7 @@ impl Context {
             directory: None,
             stdout: dir.join("sandbox/stdout"),
             stderr: dir.join("sandbox/stderr"),
+            rotation: None,
             stdio_owner: (0, 0),
             exec,
             first_process: FirstProcess::Init,

@@ -3,11 +3,14 @@
 //! The engine keeps the output, each piece with the time it came; this follows it and appends to `stdout` and `stderr`. How far the copy is stands in
 //! a file beside it: the lengths of both, and the time of the last piece. It is written after the pieces. An agent that starts anew cuts the
 //! files to those lengths and goes on after that time, so that nothing is missing and nothing is there twice.
+//!
+//! A file that has a limit is rotated between two pieces, and only when all before is noted; its new length, of nothing, is noted before
+//! anything is written to it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +18,7 @@ use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
 use chrono::DateTime;
 use futures_util::StreamExt as _;
+use tepui_shim::{LogFile, Rotation};
 
 use super::engine::{Engine, EngineError};
 
@@ -25,9 +29,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A time as the engine writes it: `2026-11-26T12:00:00.000000000Z`.
 const TIME: usize = 30;
 
+/// Where output is copied to.
+pub(super) struct Place {
+    pub(super) sandbox: PathBuf,
+    /// Where it is noted how far the copy is.
+    pub(super) mark: PathBuf,
+    pub(super) rotation: Option<Rotation>,
+}
+
 /// Follows the output until the container has ended and all is copied.
-pub(super) async fn follow(engine: Arc<Engine>, name: String, sandbox: PathBuf, mark: PathBuf) {
-    let opened = tokio::task::spawn_blocking(move || Copy::resume(&sandbox, &mark)).await;
+pub(super) async fn follow(engine: Arc<Engine>, name: String, place: Place) {
+    let opened = tokio::task::spawn_blocking(move || Copy::resume(&place)).await;
     let mut copy = match opened.map_err(io::Error::other).flatten() {
         Ok(copy) => copy,
         Err(error) => {
@@ -109,36 +121,42 @@ async fn attempt(engine: &Engine, name: &str, mut copy: Copy) -> (Copy, Result<(
 
 /// The files, and how far they are.
 struct Copy {
-    stdout: File,
-    stderr: File,
+    /// Standard output, and standard error.
+    files: [LogFile; 2],
     mark: File,
-    lengths: [u64; 2],
     /// When the last piece came, in the engine's words; they sort as times do.
     last: String,
 }
 
 impl Copy {
     /// Opens the files, and cuts off what was written but not noted.
-    fn resume(sandbox: &Path, mark: &Path) -> io::Result<Self> {
-        let open = |name: &str| OpenOptions::new().append(true).create(true).open(sandbox.join(name));
-        let (stdout, stderr) = (open("stdout")?, open("stderr")?);
+    fn resume(place: &Place) -> io::Result<Self> {
+        let Place { sandbox, mark, rotation } = place;
+        // A new file belongs to whom the sandbox does.
+        let owner = sandbox.metadata().map(|metadata| (metadata.uid(), metadata.gid()))?;
+        let open = |name: &str, limits| LogFile::open(&sandbox.join(name), Some(owner), limits);
+        let mut files = [
+            open("stdout", rotation.map(|rotation| rotation.stdout))?,
+            open("stderr", rotation.map(|rotation| rotation.stderr))?,
+        ];
         if let Some(parent) = mark.parent() {
             std::fs::create_dir_all(parent)?;
         }
         let known = std::fs::read(mark).ok().as_deref().and_then(read_mark);
         let mark = OpenOptions::new().write(true).create(true).truncate(false).open(mark)?;
-        let (lengths, last) = match known {
+        let last = match known {
             Some((lengths, last)) => {
-                for (file, length) in [&stdout, &stderr].into_iter().zip(lengths) {
-                    if file.metadata()?.len() > length {
-                        file.set_len(length)?;
+                // One that is shorter was rotated, and nothing has been written to it since.
+                for (file, length) in files.iter_mut().zip(lengths) {
+                    if file.size() > length {
+                        file.truncate(length)?;
                     }
                 }
-                (lengths, last)
+                last
             }
-            None => ([stdout.metadata()?.len(), stderr.metadata()?.len()], String::new()),
+            None => String::new(),
         };
-        let copy = Self { stdout, stderr, mark, lengths, last };
+        let copy = Self { files, mark, last };
         copy.note()?;
         Ok(copy)
     }
@@ -150,7 +168,7 @@ impl Copy {
     }
 
     fn write(&mut self, pieces: &[LogOutput]) -> io::Result<()> {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut unwritten = [Vec::new(), Vec::new()];
         for piece in pieces {
             let all = piece.as_ref();
             let Some((time, text)) = all.split_at_checked(TIME) else { continue };
@@ -158,25 +176,35 @@ impl Copy {
             if *time <= *self.last {
                 continue;
             }
-            time.clone_into(&mut self.last);
             let text = text.strip_prefix(b" ").unwrap_or(text);
-            match piece {
-                LogOutput::StdErr { .. } => err.extend_from_slice(text),
-                _ => out.extend_from_slice(text),
+            let which = usize::from(matches!(piece, LogOutput::StdErr { .. }));
+            let more = (unwritten[which].len() + text.len()) as u64;
+            if !self.files[which].has_room(more) {
+                self.flush(&mut unwritten)?;
+                if self.files[which].size() > 0 && !self.files[which].has_room(text.len() as u64) {
+                    self.files[which].rotate()?;
+                    self.note()?;
+                }
             }
+            time.clone_into(&mut self.last);
+            unwritten[which].extend_from_slice(text);
         }
-        self.stdout.write_all(&out)?;
-        self.stderr.write_all(&err)?;
-        self.lengths[0] += out.len() as u64;
-        self.lengths[1] += err.len() as u64;
+        self.flush(&mut unwritten)
+    }
+
+    fn flush(&mut self, unwritten: &mut [Vec<u8>; 2]) -> io::Result<()> {
+        for (file, bytes) in self.files.iter_mut().zip(unwritten) {
+            file.append(bytes)?;
+            bytes.clear();
+        }
         self.note()
     }
 
     /// In one write, which a process that dies has made or not.
     fn note(&self) -> io::Result<()> {
         let mut record = [0; 16 + TIME];
-        record[..8].copy_from_slice(&self.lengths[0].to_le_bytes());
-        record[8..16].copy_from_slice(&self.lengths[1].to_le_bytes());
+        record[..8].copy_from_slice(&self.files[0].size().to_le_bytes());
+        record[8..16].copy_from_slice(&self.files[1].size().to_le_bytes());
         record[16..16 + self.last.len()].copy_from_slice(self.last.as_bytes());
         self.mark.write_all_at(&record, 0)
     }
@@ -192,24 +220,29 @@ fn read_mark(record: &[u8]) -> Option<([u64; 2], String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tepui_shim::LogLimits;
 
     fn piece(second: u8, text: &str) -> LogOutput {
         let message = format!("2026-11-26T12:00:{second:02}.000000001Z {text}").into_bytes().into();
         LogOutput::StdOut { message }
     }
 
+    fn place(dir: &tempfile::TempDir, rotation: Option<Rotation>) -> Place {
+        Place { sandbox: dir.path().to_owned(), mark: dir.path().join("marks/m"), rotation }
+    }
+
     #[test]
     fn a_copy_goes_on_where_it_was() {
         let dir = tempfile::tempdir().unwrap();
-        let mark = dir.path().join("marks/m");
+        let place = place(&dir, None);
         let read = || std::fs::read_to_string(dir.path().join("stdout")).unwrap();
-        let mut copy = Copy::resume(dir.path(), &mark).unwrap();
+        let mut copy = Copy::resume(&place).unwrap();
         assert_eq!(copy.since(), None);
         copy.write(&[piece(1, "one\n"), piece(2, "two\n")]).unwrap();
         // What is written, but not noted, when the agent dies.
-        copy.stdout.write_all(b"thr").unwrap();
+        copy.files[0].append(b"thr").unwrap();
         drop(copy);
-        let mut copy = Copy::resume(dir.path(), &mark).unwrap();
+        let mut copy = Copy::resume(&place).unwrap();
         assert_eq!(read(), "one\ntwo\n");
         assert_eq!(copy.since(), Some(1_795_694_402));
         copy.write(&[piece(2, "two\n"), piece(3, "three\n")]).unwrap();
@@ -217,5 +250,35 @@ mod tests {
         // Nonsense from the engine is no reason to end.
         copy.write(&[LogOutput::Console { message: "x".into() }]).unwrap();
         assert_eq!(read(), "one\ntwo\nthree\n");
+    }
+
+    #[test]
+    fn a_copy_is_rotated_and_goes_on_after_that_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = LogLimits { max_size: 8, keep: 1 };
+        let place = place(&dir, Some(Rotation { stdout: limits, stderr: limits }));
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        let mut copy = Copy::resume(&place).unwrap();
+        copy.write(&[piece(1, "one\n"), piece(2, "two\n"), piece(3, "three\n")]).unwrap();
+        assert_eq!((read("stdout.1"), read("stdout")), ("one\ntwo\n".into(), "three\n".into()));
+        // The agent dies right after a rotation, before it is noted.
+        copy.files[0].rotate().unwrap();
+        drop(copy);
+        let mut copy = Copy::resume(&place).unwrap();
+        copy.write(&[piece(3, "three\n"), piece(4, "four\n"), piece(5, "longer than a file\n")]).unwrap();
+        assert_eq!((read("stdout.1"), read("stdout")), ("four\n".into(), "longer than a file\n".into()));
+        drop(copy);
+        Copy::resume(&place).unwrap();
+        assert_eq!(read("stdout"), "longer than a file\n");
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_output_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = dir.path().join("other");
+        std::fs::write(&other, "other").unwrap();
+        std::os::unix::fs::symlink(&other, dir.path().join("stdout")).unwrap();
+        assert!(Copy::resume(&place(&dir, None)).is_err());
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "other");
     }
 }

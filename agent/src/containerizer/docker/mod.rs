@@ -40,9 +40,11 @@ use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, Resource, Resourc
 use tepui_images::{Credentials, Login};
 use tepui_isolators::cgroups::Pressure;
 use tepui_isolators::{ContainerDns, Limits};
+use tepui_shim::Rotation;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinHandle;
 
+use super::logger::{self, LoggerError};
 use super::pulls::Pulls;
 use crate::core::{ContainerEvent, Found, Launch, Workload};
 use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
@@ -77,6 +79,8 @@ pub struct Settings {
     pub remove_delay: Duration,
     /// `--docker_config`.
     pub credentials: Arc<Credentials>,
+    /// `--container_logger`: how the copies of containers' output are rotated, if they are.
+    pub rotation: Option<Rotation>,
 }
 
 /// Makes containers by a Docker engine. Cheap to clone; all clones are the same.
@@ -127,6 +131,8 @@ enum DockerError {
     Exists(ContainerId),
     #[error("there is no container {0}")]
     Unknown(ContainerId),
+    #[error("the container's output cannot be kept as it asks: {0}")]
+    Logger(#[from] LoggerError),
     #[error("the container was destroyed before it ran")]
     Doomed,
 }
@@ -257,7 +263,15 @@ impl Inner {
         self.settings.work_dir.display().to_string()
     }
 
+    /// How the copies of a container's output are rotated.
+    fn rotation(&self, container: &Container) -> Result<Option<Rotation>, LoggerError> {
+        let command = container.launch.command().cloned().unwrap_or_default();
+        self.settings.rotation.as_ref().map(|agent| logger::of_command(agent, &command)).transpose()
+    }
+
     async fn create(&self, container: &Container) -> Result<(), DockerError> {
+        // Before anything is made of a container whose output could not be kept.
+        self.rotation(container)?;
         let launch = &*container.launch;
         let (info, command) =
             (launch.container().cloned().unwrap_or_default(), launch.command().cloned().unwrap_or_default());

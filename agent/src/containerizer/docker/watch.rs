@@ -58,7 +58,9 @@ impl Inner {
     /// Copies all that is not copied yet, while the container runs.
     fn copy_output(&self, container: &Container) -> impl Future<Output = ()> + use<> {
         let (sandbox, mark) = (container.launch.directory.clone(), self.mark(&container.id));
-        logs::follow(Arc::clone(&self.engine), container.name(), sandbox, mark)
+        // It was looked at when the container was created.
+        let rotation = self.rotation(container).unwrap_or_default();
+        logs::follow(Arc::clone(&self.engine), container.name(), logs::Place { sandbox, mark, rotation })
     }
 
     async fn until_over(&self, container: &Container) -> End {

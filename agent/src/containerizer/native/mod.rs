@@ -29,7 +29,7 @@ use tepui_api::v1::{ContainerId, ContainerStatus, ResourceStatistics};
 use tepui_images::{ImageStore, StoreOptions};
 use tepui_isolators::cgroups::Pressure;
 use tepui_isolators::{Composition, Custom, Isolator, Limitation, Places};
-use tepui_shim::{Secrets, SignalScope, Zygote};
+use tepui_shim::{Rotation, Secrets, SignalScope, Zygote};
 use tokio::sync::{mpsc, watch};
 
 use super::config::ContainerConfig;
@@ -61,6 +61,8 @@ pub struct Settings {
     pub sandbox_directory: String,
     /// How long a shim may take to answer an agent that starts anew, until it is ended.
     pub shim_patience: Duration,
+    /// `--container_logger`: how containers' output is rotated, if it is.
+    pub rotation: Option<Rotation>,
 }
 
 /// The end of a container's processes. Told once for each container that was started.

@@ -8,13 +8,14 @@ use oci_spec::runtime::Spec;
 use tepui_api::v1::Image;
 use tepui_images::{ImageConfig, LaunchCommand};
 use tepui_isolators::Contribution;
-use tepui_shim::{BindMount, ExecPlan, LaunchPlan, RootFs, files};
+use tepui_shim::{BindMount, ExecPlan, LaunchPlan, RootFs, Rotation, files};
 
 use super::image::Provisioned;
 use super::spec::{self, Process};
 use super::{Container, Inner, Life, NativeContainerizer, command, privileges, user, volumes};
 use crate::containerizer::config::ContainerConfig;
 use crate::containerizer::error::PrepareError;
+use crate::containerizer::logger;
 
 impl NativeContainerizer {
     /// Makes all of a container but its processes. Whether or not it succeeds, [`destroy`](Self::destroy) must follow in the end.
@@ -60,6 +61,8 @@ impl Inner {
     async fn prepare(&self, container: &Arc<Container>) -> Result<(), PrepareError> {
         let config = &container.config;
         config.check(&self.composition)?;
+        let rotation = self.settings.rotation.as_ref().filter(|_| !config.holder);
+        let rotation = rotation.map(|agent| logger::of_command(agent, &config.command)).transpose()?;
         let image = match config.image() {
             None => None,
             Some(image) => Some(self.provision_unless_doomed(container, image).await?),
@@ -76,6 +79,7 @@ impl Inner {
             volume_images,
             image_decides: self.composition.has("docker/runtime") && !self.settings.ignore_image_runtime,
             sandbox_directory: self.settings.sandbox_directory.clone(),
+            rotation,
         };
         let written = tokio::task::spawn_blocking(move || plan.write());
         written.await.map_err(|error| PrepareError::Spec(error.to_string()))??;
@@ -126,6 +130,8 @@ struct Plan {
     /// Whether the image's entrypoint, environment and so on apply.
     image_decides: bool,
     sandbox_directory: String,
+    /// How its output is rotated, if it is.
+    rotation: Option<Rotation>,
 }
 
 impl Plan {
@@ -181,6 +187,7 @@ impl Plan {
             directory: self.image.as_ref().map(|_| directory.clone().into()),
             stdout: config.sandbox.join("stdout"),
             stderr: config.sandbox.join("stderr"),
+            rotation: self.rotation,
             stdio_owner: (user.uid, user.gid),
             exec: ExecPlan { path: program.path, argv: program.argv.clone() },
             first_process: spec::first_process(&spec, config),
