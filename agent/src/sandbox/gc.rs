@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::tree;
@@ -16,6 +17,8 @@ use super::tree;
 #[derive(Debug)]
 pub struct Gc {
     work_dir: PathBuf,
+    /// The sandboxes of containers that are not destroyed, be they of tasks or of executors.
+    held: Mutex<HashSet<PathBuf>>,
     succeeded: AtomicU64,
     failed: AtomicU64,
     pending: AtomicU64,
@@ -47,12 +50,28 @@ impl Gc {
     /// For the sandboxes in a work directory.
     #[must_use]
     pub fn new(work_dir: PathBuf) -> Self {
-        Self { work_dir, succeeded: AtomicU64::new(0), failed: AtomicU64::new(0), pending: AtomicU64::new(0) }
+        Self {
+            work_dir,
+            held: Mutex::default(),
+            succeeded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
+        }
     }
 
-    /// A sandbox's task is over: its age counts from now.
+    /// A container has this sandbox: it stays, however old, until [`Gc::begin`].
+    pub fn hold(&self, sandbox: &Path) {
+        self.held().insert(sandbox.to_owned());
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A sandbox's container is over: its age counts from now.
     pub fn begin(&self, sandbox: &Path) {
         touch(sandbox);
+        self.held().remove(sandbox);
         self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -68,7 +87,7 @@ impl Gc {
         let mut swept = Swept::default();
         let mut left = 0;
         for sandbox in all(&self.work_dir) {
-            if live.contains(&sandbox) {
+            if live.contains(&sandbox) || self.held().contains(&sandbox) {
                 continue;
             }
             let age = age(&sandbox);
@@ -203,6 +222,14 @@ mod tests {
         std::os::unix::fs::symlink(&dead, dead.with_file_name(".c1.latest")).unwrap();
         assert_eq!(gc.counts(), Counts { succeeded: 0, failed: 0, pending: 1 });
 
+        // That of an executor, of which no task says that it lives.
+        let idle = run("A", "e3", "c5");
+        gc.hold(&idle);
+        let others = HashSet::from([dead.clone(), alive.clone(), other.clone(), former.clone()]);
+        assert_eq!(gc.sweep(&others, Duration::ZERO).gone, Vec::<PathBuf>::new());
+        gc.begin(&idle);
+        assert_eq!(gc.sweep(&others, Duration::ZERO).gone, [idle]);
+
         let minute = Duration::from_secs(60);
         let swept = gc.sweep(&live, minute);
         assert_eq!(swept.gone, Vec::<PathBuf>::new());
@@ -213,7 +240,7 @@ mod tests {
         let mut swept = gc.sweep(&live, Duration::ZERO);
         swept.gone.sort();
         assert_eq!((swept.gone, swept.next), (vec![dead.clone(), other, former], None));
-        assert_eq!(gc.counts(), Counts { succeeded: 3, failed: 0, pending: 0 });
+        assert_eq!(gc.counts(), Counts { succeeded: 4, failed: 0, pending: 0 });
         assert!(!dir.path().join("slaves/A/frameworks/F/executors/e1").exists());
         assert!(!dir.path().join("slaves/B").exists(), "nor is anything left of a former agent");
         assert!(alive.join("stdout").exists());

@@ -69,6 +69,10 @@ impl Containers {
 
     /// A container that an earlier process made.
     pub(crate) fn adopt(&self, id: ContainerId, sandbox: PathBuf) {
+        // One that is nested goes with its parent's.
+        if id.parent.is_none() {
+            self.sandboxes.hold(&sandbox);
+        }
         self.directories().insert(id, sandbox);
     }
 
@@ -132,6 +136,9 @@ impl Containers {
         beginning: Option<Beginning>,
     ) -> Option<ContainerEvent> {
         let beginning = beginning?;
+        if id.parent.is_none() {
+            self.sandboxes.hold(&launch.directory);
+        }
         self.directories().insert(id.clone(), launch.directory.clone());
         if let Err(event) = self.make_sandbox(id, &launch).await {
             return Some(event);
