@@ -6,6 +6,7 @@
 use std::marker::PhantomData;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -14,7 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 use crate::codec::{DecodeError, MediaType, Wire, decode, encode};
-use crate::http::STREAM_ID;
+use crate::http::{MESSAGE_CONTENT_TYPE, RECORDIO, STREAM_ID};
 use crate::recordio::{Decoder, RecordError};
 
 /// Why a call failed.
@@ -126,6 +127,36 @@ impl Client {
             decoder: Decoder::new(),
             events: PhantomData,
         })
+    }
+
+    /// Sends a stream of calls in one request (RecordIO), and reads an answer without a message, which may come before the stream has ended.
+    ///
+    /// # Errors
+    /// When there is no answer, or an error.
+    pub async fn pour<C: Wire>(
+        &self,
+        path: &str,
+        calls: impl futures_util::Stream<Item = C> + Send + 'static,
+    ) -> Result<(), ClientError> {
+        let media = self.media;
+        let frames = calls.map(move |call| {
+            let record = crate::recordio::encode(&encode(media, &call));
+            Ok::<_, std::convert::Infallible>(http_body::Frame::data(record))
+        });
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("http://{}{path}", self.authority))
+            .header(CONTENT_TYPE, RECORDIO)
+            .header(MESSAGE_CONTENT_TYPE, media.as_str())
+            .header(ACCEPT, media.as_str())
+            .body(BodyExt::boxed_unsync(http_body_util::StreamBody::new(frames)))
+            .map_err(|error| self.broken(error))?;
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+        let answer = http.request(request).await.map_err(|error| self.broken(error))?;
+        let answer = self.checked(answer).await?;
+        self.collect(answer).await.map(drop)
     }
 
     /// Fetches a path, such as `/state` or `/files/read?…`.

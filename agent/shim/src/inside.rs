@@ -113,9 +113,17 @@ pub(crate) struct Running {
 
 enum Phase {
     Runs,
-    /// All that is left is being ended. With the program's status, where it is known.
-    Ends(Option<i32>),
+    /// All that is left is being ended.
+    Ends {
+        /// The program's, where it is known.
+        status: Option<i32>,
+        /// How often nothing was left but the keeper.
+        quiet: u8,
+    },
 }
+
+/// So often the keeper is given time to tell the status of a program that is gone.
+const LAST_WORDS: u8 = 10;
 
 /// How long the porter may take. It only makes system calls that do not wait.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -382,13 +390,13 @@ impl Running {
 
     /// Whether it has to be looked after again soon.
     pub(crate) fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Ends(_))
+        matches!(self.phase, Phase::Ends { .. })
     }
 
     /// The program has ended; so shall all that it has left.
     pub(crate) fn end(&mut self, status: Option<i32>) {
         if !self.is_ending() {
-            self.phase = Phase::Ends(status);
+            self.phase = Phase::Ends { status, quiet: 0 };
         }
     }
 
@@ -410,16 +418,20 @@ impl Running {
 
     /// Goes on with its end. Gives the status when all is over.
     pub(crate) fn go_on(&mut self) -> Option<i32> {
-        let Phase::Ends(status) = self.phase else { return None };
+        let Phase::Ends { status, quiet } = &mut self.phase else { return None };
         let left = processes::below(self.keeper);
         for pid in &left {
             let _ = processes::send(*pid, libc::SIGKILL);
         }
         if left.is_empty() {
-            let _ = processes::send(self.keeper, libc::SIGKILL);
+            *status = status.or_else(|| crate::shim::reported(&self.status));
+            *quiet += 1;
+            if status.is_some() || *quiet > LAST_WORDS {
+                let _ = processes::send(self.keeper, libc::SIGKILL);
+            }
         }
         let own = sys::wait_if_ended(self.keeper)?;
-        // Of the keeper's own only what was reported before counts, unless the keeper itself was killed.
+        // The keeper's own counts only if it was killed before it could tell the program's.
         Some(status.or_else(|| crate::shim::reported(&self.status)).unwrap_or(own))
     }
 }

@@ -52,7 +52,7 @@ mod volumes;
 mod zygote;
 
 pub use cgroup::LIBCONTAINER_PATH;
-pub use enter::{EnterError, Entered, enter};
+pub use enter::{EnterError, Entered, enter, terminal_of};
 pub use exit::{ExitRecord, Outcome, Usage};
 pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root, renew_bare_root};
 pub use inside::{Exec, ExecStdio, ExecUser};

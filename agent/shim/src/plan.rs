@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::logger::Rotation;
 use crate::privileges::Privileges;
+use crate::terminal::WindowSize;
 
 /// Names of the files in a container's runtime directory.
 pub mod files {
@@ -87,6 +88,10 @@ pub struct LaunchPlan {
     /// Whether the created container waits for [`crate::Request::Start`]. If every peer goes away instead, it ends.
     #[serde(default)]
     pub hold: bool,
+    /// The size of the terminal that the program shall have. What it writes there goes to `stdout`; `stderr` stays empty. The shim
+    /// holds the other end.
+    #[serde(default)]
+    pub terminal: Option<WindowSize>,
 }
 
 /// A container's root file system.

@@ -37,6 +37,8 @@ pub enum Request {
         /// The signal's number.
         number: i32,
     },
+    /// Asks for the other end of the terminal that the container's own program has; answered by [`Event::Terminal`] or [`Event::Refused`].
+    Terminal,
     /// Asks for a sign of life; answered by [`Event::Pong`].
     Ping,
 }
@@ -74,6 +76,8 @@ pub enum Event {
         /// The status as `wait(2)` encodes it.
         status: i32,
     },
+    /// The other end of the program's terminal comes along. It is for typing and resizing; what the program writes is read by the shim.
+    Terminal,
     /// The shim is alive.
     Pong,
 }

@@ -12,6 +12,7 @@ use crate::inside::{Exec, Grounds, Running};
 use crate::logger::Logger;
 use crate::processes::Processes;
 use crate::protocol::{Event, Request, SignalScope, State, decode_line, encode_line};
+use crate::terminal::Screen;
 use crate::{handover, sys};
 
 /// A request longer than this is not one. What a program is given (`Exec`) may be long.
@@ -30,6 +31,8 @@ pub(crate) struct Server {
     logger: Option<Logger>,
     /// Somebody asked for the start.
     start: bool,
+    /// The terminal of the container's program.
+    pub(crate) screen: Option<Screen>,
 }
 
 /// A container that was started.
@@ -67,6 +70,7 @@ impl Server {
             orphans: Vec::new(),
             logger: None,
             start: false,
+            screen: None,
         };
         server.welcome(control, false);
         server
@@ -120,6 +124,11 @@ impl Server {
     /// Waits, and answers who has something to say. Tells whether the process has ended.
     fn serve(&mut self, ended: BorrowedFd<'_>, lively: Option<&Lively<'_>>) -> io::Result<bool> {
         let ready = self.wait(ended)?;
+        if ready.screen
+            && let Some(screen) = &mut self.screen
+        {
+            screen.read();
+        }
         if ready.ended {
             return Ok(true);
         }
@@ -152,6 +161,9 @@ impl Server {
         fds.extend(self.peers.iter().filter_map(|peer| peer.exec.as_ref()?.ended()).map(of));
         let first_output = fds.len();
         fds.extend(self.logger.iter().flat_map(Logger::waiting).map(of));
+        let screen = self.screen.as_ref().and_then(Screen::ready);
+        let screen_at = screen.map(|_| fds.len());
+        fds.extend(screen.map(of));
         let is_ending = |peer: &Peer| peer.exec.as_ref().is_some_and(Running::is_ending);
         let ending = !self.orphans.is_empty() || self.peers.iter().any(is_ending);
         let time = if ending { PollTimeout::from(PAUSE) } else { PollTimeout::NONE };
@@ -165,6 +177,7 @@ impl Server {
             ended: is_ready(0),
             listener: is_ready(1),
             output: (first_output..fds.len()).any(is_ready),
+            screen: screen_at.is_some_and(is_ready),
             peers: (0..peers).filter(|index| is_ready(2 + index)).collect(),
             execs: execs
                 .into_iter()
@@ -230,6 +243,14 @@ impl Server {
                     continue;
                 }
                 Request::Signal { number, scope } => signal(lively, number, scope, &keepers),
+                Request::Terminal => match self.screen.as_ref().map(Screen::master) {
+                    Some(Ok(master)) => {
+                        peer.send_with(&Event::Terminal, Some(master));
+                        continue;
+                    }
+                    Some(Err(error)) => Err(format!("the terminal cannot be shared: {error}")),
+                    None => Err("the container's program has no terminal".to_owned()),
+                },
                 Request::SignalExec { number } => peer.signal_exec(number),
                 Request::Exec(exec) => match peer.begin(&exec, lively, self.logger.as_mut()) {
                     Ok(()) => continue,
@@ -254,6 +275,8 @@ struct Ready {
     listener: bool,
     /// The container's output.
     output: bool,
+    /// The program has written to its terminal.
+    screen: bool,
     peers: Vec<usize>,
     /// The peers whose programs have.
     execs: Vec<usize>,

@@ -20,12 +20,13 @@ use crate::executor::{Input, Program};
 use crate::exit::{ExitRecord, Outcome, Usage};
 use crate::inside::Grounds;
 use crate::liveness::SHIM;
-use crate::logger::{Logger, Outputs};
+use crate::logger::{LogFile, Logger, Outputs};
 use crate::plan::{FirstProcess, LaunchPlan, RootFs, Secrets, files};
 use crate::processes::Processes;
 use crate::protocol::State;
 use crate::serve::{Held, Server};
-use crate::{cgroup, holder, log, rootfs, sys, volumes};
+use crate::terminal::{Screen, Terminal};
+use crate::{cgroup, holder, log, rootfs, sys, terminal, volumes};
 
 /// A container that could not be started: which step, and why.
 struct Failure {
@@ -114,10 +115,15 @@ fn look_after(dir: &Path, server: &mut Server, secrets: Option<File>) -> Result<
         container.start().map_err(at("start"))?;
     }
     let processes = Processes::new(init, &plan);
+    server.screen = created.screen.take();
     server.announce(State::Started { pid: init.as_raw() });
     sys::trim_heap();
     let grounds = Grounds { init, plan: &plan, secrets: &variables };
     server.run_until_exit(&grounds, &processes).map_err(at("serve"))?;
+    if let Some(screen) = &mut server.screen {
+        // What the program wrote last.
+        screen.read();
+    }
     let (own, usage) = sys::wait4(init).map_err(at("wait"))?;
     if plan.first_process == FirstProcess::Program {
         processes.end_the_rest();
@@ -135,6 +141,7 @@ struct Created {
     status: PipeReader,
     /// What writes its output, if that is rotated.
     logger: Option<Logger>,
+    screen: Option<Screen>,
 }
 
 fn create(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Created, Failure> {
@@ -161,7 +168,7 @@ fn hold_only() -> Result<Created, Failure> {
     // Nobody reports a program's status.
     let (status, _) = io::pipe().map_err(at("stdio"))?;
     let init = holder::start(&spec).map_err(at("create"))?;
-    Ok(Created { container: None, init, status, logger: None })
+    Ok(Created { container: None, init, status, logger: None, screen: None })
 }
 
 fn create_whole(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Created, Failure> {
@@ -181,18 +188,19 @@ fn create_whole(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Creat
     }
     let (status, report) = io::pipe().map_err(at("stdio"))?;
     let (stdio, logger) = outputs(plan).map_err(at("stdio"))?;
-    let (container, init) = call_libcontainer(dir, plan, secrets.environment, report, stdio)?;
+    let (container, init, screen) = call_libcontainer(dir, plan, secrets.environment, report, stdio)?;
     hidden.reveal().map_err(at("cgroups"))?;
     if plan.rootfs == RootFs::Host {
         rootfs::uncover_devices(init, &plan.device_mounts).map_err(at("rootfs"))?;
     }
     volumes.attach(plan, init).map_err(at("volumes"))?;
-    Ok(Created { container: Some(container), init, status, logger })
+    Ok(Created { container: Some(container), init, status, logger, screen })
 }
 
 /// What the container writes into, and what reads the other end.
 fn outputs(plan: &LaunchPlan) -> io::Result<([OwnedFd; 2], Option<Logger>)> {
-    if let Some(rotation) = &plan.rotation {
+    // A terminal's output is written by the shim in any case.
+    if let Some(rotation) = plan.rotation.as_ref().filter(|_| plan.terminal.is_none()) {
         let (logger, Outputs { stdout, stderr }) = Logger::begin(plan, rotation)?;
         return Ok(([stdout.into(), stderr.into()], Some(logger)));
     }
@@ -211,7 +219,9 @@ fn call_libcontainer(
     secrets: Vec<(String, Vec<u8>)>,
     report: PipeWriter,
     [stdout, stderr]: [OwnedFd; 2],
-) -> Result<(Container, Pid), Failure> {
+) -> Result<(Container, Pid, Option<Screen>), Failure> {
+    let terminal = plan.terminal.map(|size| terminal::make(size, plan.stdio_owner)).transpose();
+    let terminal = terminal.map_err(at("terminal"))?;
     let program = Program {
         exec: plan.exec.clone(),
         first_process: plan.first_process,
@@ -219,34 +229,43 @@ fn call_libcontainer(
         status_fd: report.as_raw_fd(),
         secrets,
         enter_again: !plan.volumes.is_empty(),
-        input: Input::Null,
+        input: if terminal.is_some() { Input::Terminal } else { Input::Null },
         lingers: false,
     };
-    let container = ContainerBuilder::new(plan.container_id.clone(), SyscallType::default())
+    let mut builder = ContainerBuilder::new(plan.container_id.clone(), SyscallType::default())
         .with_root_path(dir.join(files::STATE))
         .map_err(at("create"))?
-        .with_executor(program)
-        .with_stdout(stdout)
-        .with_stderr(stderr)
-        .validate_id()
-        .map_err(at("create"))?
-        .as_init(dir)
-        .with_systemd(false)
-        .build()
-        .map_err(|error| {
-            // What follows is about the cgroup that it was not given (see `cgroup`).
-            let message = chain(&error);
-            let message = message.split(". error during cleanup").next().unwrap_or_default();
-            let message = match log::first_words(files::LOG) {
-                Some(cause) => format!("{message} ({cause})"),
-                None => message.to_owned(),
-            };
-            Failure { stage: "create", message }
-        })?;
+        .with_executor(program);
+    let screen = match terminal {
+        None => {
+            builder = builder.with_stdout(stdout).with_stderr(stderr);
+            None
+        }
+        Some(Terminal { master, slave }) => {
+            let copy = || slave.try_clone().map_err(at("terminal"));
+            builder = builder.with_stdin(copy()?).with_stdout(copy()?).with_stderr(copy()?);
+            let limits = plan.rotation.map(|rotation| rotation.stdout);
+            let file = LogFile::open(&plan.stdout, Some(plan.stdio_owner), limits).map_err(at("stdio"))?;
+            Some(Screen::new(master, file))
+        }
+    };
+    let container =
+        builder.validate_id().map_err(at("create"))?.as_init(dir).with_systemd(false).build().map_err(
+            |error| {
+                // What follows is about the cgroup that it was not given (see `cgroup`).
+                let message = chain(&error);
+                let message = message.split(". error during cleanup").next().unwrap_or_default();
+                let message = match log::first_words(files::LOG) {
+                    Some(cause) => format!("{message} ({cause})"),
+                    None => message.to_owned(),
+                };
+                Failure { stage: "create", message }
+            },
+        )?;
     // Only the container may hold this end from here on.
     drop(report);
     let init = container.pid().ok_or(Failure { stage: "create", message: "no process id".to_owned() })?;
-    Ok((container, Pid::from_raw(init.as_raw())))
+    Ok((container, Pid::from_raw(init.as_raw()), screen))
 }
 
 pub(crate) fn open_output(path: &Path, (uid, gid): (u32, u32)) -> io::Result<File> {

@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+
+use crate::logger::LogFile;
 
 /// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +66,47 @@ pub fn set_size(terminal: &impl AsFd, size: WindowSize) -> io::Result<()> {
     // SAFETY: the request reads one structure, which lives through the call.
     Errno::result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
     Ok(())
+}
+
+/// The shim's end of the terminal of a container's program: what is written there goes to a file.
+pub(crate) struct Screen {
+    master: OwnedFd,
+    file: LogFile,
+    /// Nobody has the other end open any more.
+    dark: bool,
+}
+
+impl Screen {
+    pub(crate) fn new(master: OwnedFd, file: LogFile) -> Self {
+        Self { master, file, dark: false }
+    }
+
+    /// Becomes readable when there is something to [`Screen::read`].
+    pub(crate) fn ready(&self) -> Option<BorrowedFd<'_>> {
+        (!self.dark).then(|| self.master.as_fd())
+    }
+
+    pub(crate) fn master(&self) -> io::Result<OwnedFd> {
+        self.master.try_clone()
+    }
+
+    /// Writes all that there is to the file. A program that writes without end has to wait for others' turns.
+    pub(crate) fn read(&mut self) {
+        let mut buffer = [0; 4096];
+        for _ in 0..64 {
+            match nix::unistd::read(&self.master, &mut buffer) {
+                // A file that cannot be written to, as on a full disk, is no reason to hold the program up.
+                Ok(length) if length > 0 => drop(self.file.write(&buffer[..length])),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                // EIO: the last one has closed it.
+                _ => {
+                    self.dark = true;
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// Makes standard input the controlling terminal of this process, which must lead a session without one.

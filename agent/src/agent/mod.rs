@@ -278,6 +278,7 @@ async fn start_over(
         sandboxes,
         fetcher,
         containers: Default::default(),
+        sessions: Default::default(),
         workers: workers.handle(),
     };
     let server = Server::start(listener, Arc::new(context));

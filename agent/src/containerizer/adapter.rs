@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tepui_api::v1::{ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics};
+use tepui_api::v1::{
+    CommandInfo, ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics,
+};
 use tepui_isolators::cgroups::Pressure;
-use tepui_shim::SignalScope;
+use tepui_shim::{SignalScope, WindowSize};
 use tokio::sync::mpsc;
 
 use super::{ContainerConfig, Exited, Found, NativeContainerizer, PrepareError, StartError};
 use crate::core::{self, ContainerEvent, Launch};
 use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
+use crate::shell::guest::{Guest, Input};
 
 impl Backend for NativeContainerizer {
     fn prepare(
@@ -36,6 +39,19 @@ impl Backend for NativeContainerizer {
         Box::pin(
             async move { NativeContainerizer::run_inside(self, &id, &inside.command, inside.timeout).await },
         )
+    }
+
+    fn enter(
+        &self,
+        id: ContainerId,
+        command: CommandInfo,
+        terminal: Option<WindowSize>,
+    ) -> BoxFuture<'_, Result<Guest, String>> {
+        Box::pin(async move { self.guest(&id, &command, terminal).await })
+    }
+
+    fn terminal(&self, id: ContainerId) -> BoxFuture<'_, Result<Option<Input>, String>> {
+        Box::pin(async move { NativeContainerizer::terminal(self, &id).await })
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {

@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{
-    ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics, container_info,
+    CommandInfo, ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics,
+    container_info,
 };
 use tepui_isolators::cgroups::Pressure;
+use tepui_shim::WindowSize;
 
 use super::NativeContainerizer;
 use super::docker::DockerContainerizer;
 use crate::core::{Found, Launch, Workload};
 use crate::flags::Containerizers;
 use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
+use crate::shell::guest::{Guest, Input};
 
 /// The containerizers of an agent.
 pub(crate) struct Composing {
@@ -101,6 +104,19 @@ impl Backend for Composing {
 
     fn run_inside(&self, id: ContainerId, inside: Inside) -> BoxFuture<'_, Result<i32, String>> {
         self.of(&id).run_inside(id, inside)
+    }
+
+    fn enter(
+        &self,
+        id: ContainerId,
+        command: CommandInfo,
+        terminal: Option<WindowSize>,
+    ) -> BoxFuture<'_, Result<Guest, String>> {
+        self.of(&id).enter(id, command, terminal)
+    }
+
+    fn terminal(&self, id: ContainerId) -> BoxFuture<'_, Result<Option<Input>, String>> {
+        self.of(&id).terminal(id)
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {

@@ -153,9 +153,6 @@ impl ContainerConfig {
         if container.rlimit_info.is_some() && !isolators.has("posix/rlimits") {
             return Err(Unsupported("a resource limit (isolator posix/rlimits)"));
         }
-        if container.tty_info.is_some() {
-            return Err(Unsupported("a terminal (ContainerInfo.tty_info)"));
-        }
         let Some(linux) = &container.linux_info else { return Ok(()) };
         if (linux.effective_capabilities.is_some()
             || linux.bounding_capabilities.is_some()

@@ -6,11 +6,12 @@ use http::{Request, StatusCode};
 use http_body::Body as HttpBody;
 use serde_json::Value as Json;
 use tepui_api::MediaType;
-use tepui_api::http::{Refusal, accept, content_type, message, read_body};
+use tepui_api::http::{Refusal, message, read_body};
 use tepui_api::v1::agent::response::{self, Type as Answered};
 use tepui_api::v1::agent::{Call, Response, call::Type};
 use tepui_api::v1::{AgentInfo, DurationInfo, ExecutorInfo, Flag, Metric, TimeInfo};
 
+use super::attach::{self, Form};
 use super::executors::Entry;
 use super::{Answer, Context, containers, files, metrics, nested, stopping};
 use crate::core::{Framework, Snapshot, is_terminal};
@@ -22,15 +23,40 @@ where
     B: HttpBody<Data = bytes::Bytes> + Send,
     B::Error: std::fmt::Display,
 {
-    let media = content_type(request.headers())?;
-    let answered_as = accept(request.headers())?;
+    let media = attach::content(request.headers())?;
+    let form = attach::accept(request.headers())?;
+    let media = match media {
+        Form::Plain(media) => media,
+        Form::Records(media) => return streamed(context, request, media, form).await,
+    };
     let body = read_body(request.into_body()).await?;
     let call: Call =
         tepui_api::decode(media, &body).map_err(|error| Refusal::bad_request(error.to_string()))?;
-    if call.r#type() == Type::PruneImages {
+    let kind = call.r#type();
+    if kind == Type::AttachContainerInput {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Expecting 'Content-Type' to be application/recordio for ATTACH_CONTAINER_INPUT call",
+        ));
+    }
+    match kind {
+        Type::AttachContainerOutput => return attach::output(context, call, form).await,
+        Type::LaunchNestedContainerSession => return attach::launch(context, call, form).await,
+        _ => {}
+    }
+    let Form::Plain(answered_as) = form else {
+        return Err(Refusal::new(
+            StatusCode::NOT_ACCEPTABLE,
+            format!("Streaming response is not supported for {} call", kind.as_str_name()),
+        ));
+    };
+    if kind == Type::PruneImages {
         return prune_images(context, call).await;
     }
-    if nested::knows(call.r#type()) {
+    if let Some(answer) = attach::of_session(context, &call, answered_as).await {
+        return answer;
+    }
+    if nested::knows(kind) {
         return nested::answer(context, call, answered_as).await;
     }
     let response = respond(context, call).await?;
@@ -38,6 +64,34 @@ where
         MediaType::Json => tepui_api::http::json(as_json(&response)),
         MediaType::Protobuf => message(answered_as, &response),
     })
+}
+
+/// A request of several calls.
+async fn streamed<B>(context: &Context, request: Request<B>, media: MediaType, form: Form) -> Answer
+where
+    B: HttpBody<Data = bytes::Bytes> + Send,
+    B::Error: std::fmt::Display,
+{
+    let mut calls = attach::Calls::new(request.into_body(), media);
+    let first = calls.next().await?;
+    let first = first.ok_or_else(|| Refusal::bad_request("Received EOF while reading request body"))?;
+    let kind = first.r#type();
+    if kind != Type::AttachContainerInput {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!(
+                "Streaming 'Content-Type' application/recordio is not supported for {} call",
+                kind.as_str_name()
+            ),
+        ));
+    }
+    if matches!(form, Form::Records(_)) {
+        return Err(Refusal::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "Streaming response is not supported for ATTACH_CONTAINER_INPUT call",
+        ));
+    }
+    attach::input(context, first, &mut calls).await
 }
 
 /// The lists that Mesos shows even when there is nothing in them.

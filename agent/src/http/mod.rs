@@ -2,8 +2,9 @@
 //!
 //! [`Server`] accepts connections; [`route`] finds the handler by the path. Executors call at [`executor`]. Operators' calls ([`calls`]) and the older JSON endpoints
 //! ([`v0`]) read a snapshot of the core; what both show of containers and metrics comes from [`containers`] and [`metrics`];
-//! [`files`] reads sandboxes. As in Mesos, most paths are there with and without `/slave(1)` before them.
+//! [`files`] reads sandboxes; [`attach`] streams what containers read and write. As in Mesos, most paths are there with and without `/slave(1)` before them.
 
+mod attach;
 mod calls;
 mod containers;
 mod executor;
@@ -58,6 +59,8 @@ pub(crate) struct Context {
     pub(crate) fetcher: Fetcher,
     /// Looks at all containers.
     pub(crate) containers: containers::All,
+    /// Commands that run beside tasks.
+    pub(crate) sessions: attach::Sessions,
     /// Where containers are looked at.
     pub(crate) workers: tokio::runtime::Handle,
 }

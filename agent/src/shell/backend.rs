@@ -12,7 +12,9 @@ use tepui_api::v1::{
     CommandInfo, ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics,
 };
 use tepui_isolators::cgroups::Pressure;
+use tepui_shim::WindowSize;
 
+use super::guest::{Guest, Input};
 use crate::core::{Found, Launch};
 
 /// A future that a trait object can return.
@@ -36,6 +38,17 @@ pub trait Backend: Send + Sync + 'static {
     /// command comes on top of), and as its user unless the command names another. The output goes where the container's own goes. Gives the
     /// status as wait(2) does. When the time is up, the command is ended with all processes that it has left.
     fn run_inside(&self, id: ContainerId, inside: Inside) -> BoxFuture<'_, Result<i32, String>>;
+
+    /// Begins to run a command in it as [`Backend::run_inside`] does, on pipes or a terminal of its own.
+    fn enter(
+        &self,
+        id: ContainerId,
+        command: CommandInfo,
+        terminal: Option<WindowSize>,
+    ) -> BoxFuture<'_, Result<Guest, String>>;
+
+    /// The way to the terminal of its own program; `None` if that has none.
+    fn terminal(&self, id: ContainerId) -> BoxFuture<'_, Result<Option<Input>, String>>;
 
     /// Sends a signal to its processes.
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>>;

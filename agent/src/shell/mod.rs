@@ -12,6 +12,7 @@
 
 pub mod backend;
 mod containers;
+pub mod guest;
 mod under_way;
 
 use std::collections::HashMap;

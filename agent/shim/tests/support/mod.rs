@@ -66,6 +66,7 @@ impl Context {
             oom_score_adj: None,
             privileges: Default::default(),
             hold: false,
+            terminal: None,
         };
         let spec = spec(&[Kind::Mount, Kind::Pid, Kind::Ipc, Kind::Uts]);
         Container { dir, plan, spec }

@@ -16,10 +16,11 @@ use tepui_api::client::Client;
 use tepui_api::link::{AgentFrame, CoordinatorFrame, Register, agent_frame, coordinator_frame};
 use tepui_api::recordio::{self, Decoder};
 use tepui_api::v1::{
-    ContainerId, ContainerStatus, NetworkInfo, Resource, ResourceStatistics, TaskState, TaskStatus,
-    task_status::Reason,
+    CommandInfo, ContainerId, ContainerStatus, NetworkInfo, Resource, ResourceStatistics, TaskState,
+    TaskStatus, task_status::Reason,
 };
 use tepui_isolators::cgroups::{Pressure, Share, Stall};
+use tepui_shim::WindowSize;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -29,6 +30,7 @@ use crate::agent::{Running, StartError, start_over};
 use crate::core::{ContainerEvent, Found, Launch};
 use crate::flags::Settings;
 use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
+use crate::shell::guest::{Guest, Input};
 
 /// No condition takes longer to come true.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -281,6 +283,19 @@ impl Backend for Pretended {
             "false" => Ok(1 << 8),
             other => Err(format!("{other} cannot be run")),
         })
+    }
+
+    fn enter(
+        &self,
+        _: ContainerId,
+        _: CommandInfo,
+        _: Option<WindowSize>,
+    ) -> BoxFuture<'_, Result<Guest, String>> {
+        ready(Err("nobody can enter".into()))
+    }
+
+    fn terminal(&self, _: ContainerId) -> BoxFuture<'_, Result<Option<Input>, String>> {
+        ready(Ok(None))
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {

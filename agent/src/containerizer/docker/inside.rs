@@ -4,18 +4,26 @@
 //! which its processes are found on this machine and killed, whatever sessions they have made. The engine shows no
 //! signal that ended a command but as exit code 128 + its number, and that is what is told.
 
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use std::sync::Arc;
+
+use bollard::container::LogOutput;
+use bollard::exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults};
 use futures_util::StreamExt as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tepui_api::v1::{CommandInfo, ContainerId};
+use tepui_shim::WindowSize;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::DockerContainerizer;
 use super::engine::{Engine, EngineError};
 use crate::containerizer::config::own_variables;
 use crate::shell::backend::Inside;
+use crate::shell::guest::{Guest, Input, Piece, Resize};
 
+/// How many pieces of output wait for who reads them.
+const WAITING: usize = 16;
 /// The variable that marks a command's processes.
 const MARK: &str = "TEPUI_EXEC_ID";
 
@@ -55,6 +63,91 @@ async fn run(engine: &Engine, name: &str, options: CreateExecOptions<String>) ->
         }
     }
     status(engine, &exec.id).await
+}
+
+impl DockerContainerizer {
+    /// Begins to run a command in a container, on pipes or a terminal.
+    pub(super) async fn guest(
+        &self,
+        id: &ContainerId,
+        command: &CommandInfo,
+        terminal: Option<WindowSize>,
+    ) -> Result<Guest, String> {
+        const WHAT: &str = "run a command in the container";
+        let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
+        let mark = Arc::new(Marked::new());
+        let asked = CreateExecOptions {
+            attach_stdin: Some(true),
+            tty: Some(terminal.is_some()),
+            ..options(command, &mark)?
+        };
+        let engine = Arc::clone(&self.inner.engine);
+        let begin = async {
+            let api = engine.api().await?;
+            let exec = engine.ask(WHAT, api.create_exec(&container.name(), asked)).await?;
+            let start = StartExecOptions { tty: terminal.is_some(), ..StartExecOptions::default() };
+            let started = engine.ask(WHAT, api.start_exec(&exec.id, Some(start))).await?;
+            Ok::<_, EngineError>((api.clone(), exec.id, started))
+        };
+        let (api, exec, started) = begin.await.map_err(|error| error.to_string())?;
+        let StartExecResults::Attached { output, input } = started else {
+            return Err("the engine did not attach to the command".to_owned());
+        };
+        let resize: Option<Resize> = terminal.map(|size| {
+            let exec = exec.clone();
+            let resize: Resize = Box::new(move |WindowSize { rows, columns }| {
+                let (api, exec) = (api.clone(), exec.clone());
+                Box::pin(async move {
+                    let size = ResizeExecOptions { height: rows, width: columns };
+                    api.resize_exec(&exec, size).await.map_err(|error| error.to_string())
+                })
+            });
+            // The engine takes no size at the start.
+            tokio::spawn(resize(size));
+            resize
+        });
+        let (pieces, output_pieces) = mpsc::channel(WAITING);
+        let (signals, asked) = mpsc::unbounded_channel();
+        let (tell, end) = oneshot::channel();
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                () = copy(output, pieces) => status(&engine, &exec).await.map_err(|error| error.to_string()),
+                () = signalled(asked, &mark) => return,
+            };
+            // What it has left ends with it.
+            drop(mark);
+            let _ = tell.send(ended);
+        });
+        let input = Input { writer: Box::new(input), resize };
+        Ok(Guest { input, output: output_pieces, signals, end })
+    }
+}
+
+async fn copy(
+    mut from: impl futures_util::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Unpin,
+    to: mpsc::Sender<Piece>,
+) {
+    while let Some(Ok(piece)) = from.next().await {
+        let piece = match piece {
+            LogOutput::StdErr { message } => Piece::Error(message),
+            other => Piece::Out(other.into_bytes()),
+        };
+        if to.send(piece).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes signals on until nobody is left who could send any.
+async fn signalled(mut asked: mpsc::UnboundedReceiver<i32>, mark: &Arc<Marked>) {
+    while let Some(number) = asked.recv().await {
+        let mark = Arc::clone(mark);
+        // Looks through all processes of the machine.
+        let sent = tokio::task::spawn_blocking(move || {
+            Signal::try_from(number).map_or(0, |signal| mark.signal(signal))
+        });
+        let _ = sent.await;
+    }
 }
 
 /// How a command has ended whose output has.

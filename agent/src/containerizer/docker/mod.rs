@@ -36,11 +36,11 @@ use bollard::models::ContainerInspectResponse;
 use tepui_api::resources::Resources;
 use tepui_api::v1::network_info::IpAddress;
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{ContainerId, ContainerStatus, NetworkInfo, Resource, ResourceStatistics};
+use tepui_api::v1::{CommandInfo, ContainerId, ContainerStatus, NetworkInfo, Resource, ResourceStatistics};
 use tepui_images::{Credentials, Login};
 use tepui_isolators::cgroups::Pressure;
 use tepui_isolators::{ContainerDns, Limits};
-use tepui_shim::Rotation;
+use tepui_shim::{Rotation, WindowSize};
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinHandle;
 
@@ -48,6 +48,7 @@ use super::logger::{self, LoggerError};
 use super::pulls::Pulls;
 use crate::core::{ContainerEvent, Found, Launch, Workload};
 use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
+use crate::shell::guest::{Guest, Input};
 use engine::{Engine, EngineError};
 
 /// Before the id in a container's name, as in Mesos.
@@ -427,6 +428,20 @@ impl Backend for DockerContainerizer {
 
     fn run_inside(&self, id: ContainerId, inside: Inside) -> BoxFuture<'_, Result<i32, String>> {
         Box::pin(async move { DockerContainerizer::run_inside(self, &id, inside).await })
+    }
+
+    fn enter(
+        &self,
+        id: ContainerId,
+        command: CommandInfo,
+        terminal: Option<WindowSize>,
+    ) -> BoxFuture<'_, Result<Guest, String>> {
+        Box::pin(async move { self.guest(&id, &command, terminal).await })
+    }
+
+    fn terminal(&self, _: ContainerId) -> BoxFuture<'_, Result<Option<Input>, String>> {
+        // A task's terminal is refused (see `spec`).
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {

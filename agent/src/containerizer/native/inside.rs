@@ -19,21 +19,20 @@ use super::{Container, NativeContainerizer, user};
 use crate::containerizer::config::own_variables;
 
 /// A command that runs in a container. Dropping both halves ends it.
-pub(in crate::containerizer) struct Guest {
+pub(super) struct Entry {
     /// The other end of its terminal.
-    #[allow(dead_code, reason = "for sessions")]
     pub terminal: Option<OwnedFd>,
-    pub end: GuestEnd,
-    pub signals: GuestSignals,
+    pub end: EntryEnd,
+    pub signals: EntrySignals,
 }
 
 /// Tells how a command ended.
-pub(in crate::containerizer) struct GuestEnd {
+pub(super) struct EntryEnd {
     lines: BufReader<tokio::io::Chain<std::io::Cursor<Vec<u8>>, OwnedReadHalf>>,
 }
 
 /// Sends signals to a command.
-pub(in crate::containerizer) struct GuestSignals(OwnedWriteHalf);
+pub(super) struct EntrySignals(OwnedWriteHalf);
 
 impl NativeContainerizer {
     /// Runs a command in a container to its end. Gives its status as wait(2) does. Its output goes where the container's goes.
@@ -46,24 +45,24 @@ impl NativeContainerizer {
         command: &CommandInfo,
         timeout: Option<Duration>,
     ) -> Result<i32, String> {
-        let mut guest = self.enter(id, command, ExecStdio::Container, Vec::new()).await?;
-        let Some(timeout) = timeout else { return guest.end.status().await };
-        if let Ok(ended) = tokio::time::timeout(timeout, guest.end.status()).await {
+        let mut entry = self.enter(id, command, ExecStdio::Container, Vec::new()).await?;
+        let Some(timeout) = timeout else { return entry.end.status().await };
+        if let Ok(ended) = tokio::time::timeout(timeout, entry.end.status()).await {
             return ended;
         }
-        guest.signals.send(libc::SIGKILL).await?;
-        let _ = guest.end.status().await;
+        entry.signals.send(libc::SIGKILL).await?;
+        let _ = entry.end.status().await;
         Err(format!("the command did not end within {timeout:?} and was killed"))
     }
 
     /// Begins to run a command in a container. `files` are its input, output and errors for [`ExecStdio::Passed`].
-    pub(in crate::containerizer) async fn enter(
+    pub(super) async fn enter(
         &self,
         id: &ContainerId,
         command: &CommandInfo,
         stdio: ExecStdio,
         files: Vec<OwnedFd>,
-    ) -> Result<Guest, String> {
+    ) -> Result<Entry, String> {
         let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
         let command = command.clone();
         let entering = move || {
@@ -72,7 +71,7 @@ impl NativeContainerizer {
             enter(&container.dirs.runtime, &exec, &files).map_err(|error| error.to_string())
         };
         let entered = tokio::task::spawn_blocking(entering).await.map_err(|error| error.to_string())??;
-        Guest::new(entered).map_err(|error| error.to_string())
+        Entry::new(entered).map_err(|error| error.to_string())
     }
 }
 
@@ -110,20 +109,20 @@ fn find_user(container: &Container, name: &str) -> Result<ExecUser, String> {
     Ok(ExecUser { uid: user.uid, gid: user.gid, groups: user.groups })
 }
 
-impl Guest {
+impl Entry {
     fn new(entered: Entered) -> std::io::Result<Self> {
         entered.connection.set_nonblocking(true)?;
         let (reader, writer) = tokio::net::UnixStream::from_std(entered.connection)?.into_split();
         let lines = std::io::Cursor::new(entered.unread).chain(reader);
         Ok(Self {
             terminal: entered.terminal,
-            end: GuestEnd { lines: BufReader::with_capacity(512, lines) },
-            signals: GuestSignals(writer),
+            end: EntryEnd { lines: BufReader::with_capacity(512, lines) },
+            signals: EntrySignals(writer),
         })
     }
 }
 
-impl GuestEnd {
+impl EntryEnd {
     /// Waits for the end.
     ///
     /// # Errors
@@ -147,7 +146,7 @@ impl GuestEnd {
     }
 }
 
-impl GuestSignals {
+impl EntrySignals {
     /// Sends a signal. SIGKILL ends what the command has left, too.
     pub async fn send(&mut self, number: i32) -> Result<(), String> {
         let line = encode_line(&Request::SignalExec { number }).map_err(|error| error.to_string())?;

@@ -6,6 +6,7 @@
 
 mod command;
 mod destroy;
+mod guest;
 mod image;
 mod inside;
 mod layout;

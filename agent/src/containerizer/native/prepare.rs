@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use oci_spec::runtime::Spec;
-use tepui_api::v1::Image;
+use tepui_api::v1::{Image, TtyInfo};
 use tepui_images::{ImageConfig, LaunchCommand};
 use tepui_isolators::Contribution;
-use tepui_shim::{BindMount, ExecPlan, LaunchPlan, RootFs, Rotation, files};
+use tepui_shim::{BindMount, ExecPlan, LaunchPlan, RootFs, Rotation, WindowSize, files};
 
 use super::image::Provisioned;
 use super::spec::{self, Process};
@@ -196,6 +196,11 @@ impl Plan {
             oom_score_adj: self.contribution.oom_score_adj,
             privileges: privileges::take(&mut spec)?,
             hold: true,
+            terminal: config
+                .container
+                .as_ref()
+                .and_then(|container| container.tty_info.as_ref())
+                .map(window_size),
         };
         plan.save(&dirs.runtime)?;
         let process = Process { argv: &program.argv, environment, directory: &directory, user: &user };
@@ -207,6 +212,15 @@ impl Plan {
 /// An id as `libcontainer` takes it. It knows of no other container.
 fn plain(id: &str) -> String {
     id.chars().map(|c| if c.is_ascii_alphanumeric() || "_+-.".contains(c) { c } else { '_' }).collect()
+}
+
+/// Without a size, the usual one.
+fn window_size(info: &TtyInfo) -> WindowSize {
+    let fits = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+    info.window_size.as_ref().map_or_else(WindowSize::default, |size| WindowSize {
+        rows: fits(size.rows),
+        columns: fits(size.columns),
+    })
 }
 
 fn save(spec: &Spec, runtime: &Path, config: &ContainerConfig) -> Result<(), PrepareError> {

@@ -61,7 +61,7 @@ impl Connection {
                 Ok(Event::Signalled | Event::Pong) => Ok(()),
                 Ok(Event::Refused { message }) => Err(message),
                 // Told only to connections that ask for programs: see `inside`.
-                Ok(Event::ExecStarted { .. } | Event::ExecEnded { .. }) => continue,
+                Ok(Event::ExecStarted { .. } | Event::ExecEnded { .. } | Event::Terminal) => continue,
                 Err(error) => {
                     tracing::warn!(%error, "a shim said something that is not understood");
                     continue;
