@@ -1,12 +1,14 @@
 //! The `tepui` binary: one file, a subcommand for each part it can play.
 //!
 //! `coordinator` and `agent` are servers ([`serve`]), with flags in Mesos' forms (`tepui-server`); `run` is a
-//! framework of its own ([`run`]); `images` looks after a store of images ([`images`]). Whatever will make containers forks its zygote first of all, while the
+//! framework of its own ([`run`]); `images` looks after a store of images ([`images`]); `exec`, `attach`, `logs`,
+//! `ps` and `kill` are about tasks that run ([`tasks`]). Whatever will make containers forks its zygote first of all, while the
 //! process has one thread and little memory.
 
 mod images;
 mod run;
 mod serve;
+mod tasks;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ struct Cli {
 enum Command {
     Run(Box<run::RunArgs>),
     Images(Box<images::ImagesArgs>),
+    #[command(flatten)]
+    Tasks(tasks::TaskCommand),
     /// Pool the machines of a cluster and forward offers of their resources to frameworks
     #[command(disable_help_flag = true)]
     Coordinator {
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Command::Agent { flags } => serve::agent(&flags).map(|()| 0),
         Command::Run(args) => run::run(*args),
         Command::Images(args) => images::images(*args),
+        Command::Tasks(command) => tasks::run(command),
     };
     match outcome {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),

@@ -272,7 +272,12 @@ impl Run {
         if let (None, true, Some(authority)) = (&instance.output, ran, &instance.authority) {
             let prefix = several.then(|| format!("[{}] ", status.task_id));
             let follower = Follower::new(authority, &framework, &status.task_id, prefix);
-            instance.output = Some(tokio::spawn(follower.follow(instance.ended.subscribe())));
+            let ended = instance.ended.subscribe();
+            instance.output = Some(tokio::spawn(async move {
+                if let Err(error) = follower.follow(ended).await {
+                    eprintln!("tepui: the rest of the output could not be read: {error}");
+                }
+            }));
         }
         if ended && instance.exit_code.is_none() {
             let code = task::exit_code(&status);
@@ -440,7 +445,7 @@ fn agent_authority(offer: &v1::Offer) -> String {
 }
 
 /// The host:port of a redirect, such as `//10.0.0.1:5050` or `http://10.0.0.1:5050/api/v1/scheduler`.
-fn authority_of(location: &str) -> Option<String> {
+pub(crate) fn authority_of(location: &str) -> Option<String> {
     let (_, rest) = location.split_once("//")?;
     rest.split('/').next().filter(|a| !a.is_empty()).map(str::to_owned)
 }

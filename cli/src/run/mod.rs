@@ -10,7 +10,7 @@ mod embedded;
 mod fit;
 mod framework;
 mod janitor;
-mod leader;
+pub(crate) mod leader;
 mod output;
 mod progress;
 mod task;
@@ -18,6 +18,8 @@ mod task;
 use anyhow::Context as _;
 
 pub use args::RunArgs;
+pub(crate) use framework::authority_of;
+pub(crate) use output::Follower;
 
 /// Exit code when there was nothing to take one from, as shells and Docker have it for "could not run".
 pub const EXIT_NOT_RUN: u8 = 125;

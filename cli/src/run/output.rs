@@ -28,7 +28,7 @@ enum Stream {
 /// Follows the output of one task.
 pub struct Follower {
     client: Client,
-    files: [File; 2],
+    files: Vec<File>,
     /// Begins every line when there are several instances.
     prefix: Option<String>,
 }
@@ -51,17 +51,28 @@ impl Follower {
         prefix: Option<String>,
     ) -> Self {
         let run = format!("/frameworks/{framework}/executors/{task}/runs/latest");
+        let client = Client::new(authority, MediaType::Protobuf);
+        Self { prefix, ..Self::of_run(client, &run, true, true) }
+    }
+
+    /// Follows one or both files of a sandbox, as an agent that speaks protobuf names it.
+    #[must_use]
+    pub fn of_run(client: Client, run: &str, stdout: bool, stderr: bool) -> Self {
         let file =
             |name: &str, stream| File { path: format!("{run}/{name}"), stream, read: 0, partial: Vec::new() };
-        Self {
-            client: Client::new(authority, MediaType::Protobuf),
-            files: [file("stdout", Stream::Stdout), file("stderr", Stream::Stderr)],
-            prefix,
-        }
+        let files =
+            [stdout.then(|| file("stdout", Stream::Stdout)), stderr.then(|| file("stderr", Stream::Stderr))];
+        Self { client, files: files.into_iter().flatten().collect(), prefix: None }
     }
 
     /// Shows output until `ended` is true and all of it has been shown.
-    pub async fn follow(mut self, mut ended: watch::Receiver<bool>) {
+    ///
+    /// # Errors
+    /// When the agent does not answer for long after the end.
+    pub async fn follow(
+        mut self,
+        mut ended: watch::Receiver<bool>,
+    ) -> Result<(), tepui_api::client::ClientError> {
         let mut pause = QUICK;
         let mut failing_since: Option<tokio::time::Instant> = None;
         loop {
@@ -81,9 +92,9 @@ impl Follower {
                 }
                 Err(error) => {
                     let since = *failing_since.get_or_insert_with(tokio::time::Instant::now);
-                    if last && since.elapsed() > PATIENCE {
-                        eprintln!("tepui: the rest of the output could not be read: {error}");
-                        break;
+                    let refused = matches!(error, tepui_api::client::ClientError::Status { .. });
+                    if last && (refused || since.elapsed() > PATIENCE) {
+                        return Err(error);
                     }
                 }
             }
@@ -99,6 +110,7 @@ impl Follower {
                 show(file.stream, self.prefix.as_deref(), &[rest, b"\n".to_vec()].concat());
             }
         }
+        Ok(())
     }
 
     /// Shows what is new; whether there was anything.
