@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -287,6 +287,8 @@ impl Entrance {
         report: &PipeWriter,
     ) -> Result<Infallible, String> {
         let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
+        // Nobody in the container looks into a process that is on its way in, nor finds the agent's program by it.
+        prctl::set_dumpable(false).map_err(|error| failed("dumpable", &error))?;
         if let Some(adjustment) = self.oom_score_adj {
             fs::write("/proc/self/oom_score_adj", adjustment.to_string())
                 .map_err(|error| failed("oom_score_adj", &error))?;
@@ -337,6 +339,7 @@ impl Keeper {
     fn live(&self, stdio: &[OwnedFd; 3], cgroups: &[File], report: &PipeWriter) -> i32 {
         // From here on an error can be told as the program would.
         for (file, number) in stdio.iter().zip(0..) {
+            self.own_pipe(file);
             if sys::redirect(file, number).is_err() {
                 return 1;
             }
@@ -344,6 +347,16 @@ impl Keeper {
         match self.settle(cgroups, report) {
             Ok(()) => self.program.keep(&self.environment, &self.directory),
             Err(why) => self.program.cannot("execute", &why),
+        }
+    }
+
+    /// Gives a pipe to the user, who may want to open it again by a name such as `/dev/stdout`.
+    fn own_pipe(&self, file: &OwnedFd) {
+        let is_pipe = nix::sys::stat::fstat(file)
+            .is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFIFO);
+        if is_pipe {
+            // If that is not possible, the file is open all the same.
+            let _ = fchown(file, Some(self.user.uid), Some(self.user.gid));
         }
     }
 

@@ -41,3 +41,18 @@ def test_a_shell_in_a_docker_task(docker_cluster, framework):
         assert screen.end() == 7
     finally:
         screen.close()
+
+
+def sleepers():
+    return subprocess.run(["pgrep", "-x", "-f", "sleep 76543"], capture_output=True, text=True).stdout.split()
+
+
+def test_what_a_command_in_a_docker_task_has_left_ends_with_its_connection(docker_cluster, framework):
+    task_id = start(framework)
+    line = "(busybox setsid sleep 76543 &); sleep 76543"
+    program = subprocess.Popen(words(docker_cluster, task_id, "--", "sh", "-c", line))
+    wait.until(lambda: len(sleepers()) == 2, 20, "it runs")
+    program.kill()
+    program.wait()
+    wait.until(lambda: not sleepers(), 20, "all of it has ended")
+    assert framework.states(task_id)[-1] == "TASK_RUNNING"

@@ -327,7 +327,8 @@ def test_exec_without_a_terminal(shared_cluster, framework):
     done = run(shared_cluster, "exec", "-i", "--env=A=b c", task_id, "--", "sh", "-c", 'cat; echo "$A"', input="given\n")
     assert (done.stdout, done.returncode) == ("given\nb c\n", 0), done
     assert run(shared_cluster, "exec", task_id, "--", "sh", "-c", "kill -9 $$").returncode == 137
-    assert run(shared_cluster, "exec", "--user=nobody", task_id, "--", "id", "-u").stdout == "65534\n"
+    done = run(shared_cluster, "exec", "--user=nobody", task_id, "--", "sh", "-c", "id -u; echo again > /dev/stdout")
+    assert done.stdout == "65534\nagain\n", done
     missing = run(shared_cluster, "exec", task_id, "--", "/no/such/program")
     assert missing.returncode != 0 and "/no/such/program" in missing.stderr
     large = run(shared_cluster, "exec", "-i", task_id, "--", "wc", "-c", input="x" * 5_000_000)
@@ -356,4 +357,25 @@ def test_sessions_end_with_the_agent_and_tasks_do_not(bare_cluster):
     bare_cluster.restart_agent()
     assert run(bare_cluster, "exec", task_id, "--", "sh", "-c", "exit 6").returncode == 6
     assert framework.states(task_id)[-1] == "TASK_RUNNING"
+    framework.teardown()
+
+
+def test_a_terminal_outlives_the_agent(bare_cluster, screens):
+    bare_cluster.start_coordinator()
+    agent = bare_cluster.start_agent()
+    framework = Framework(bare_cluster.master, checkpoint=True)
+    framework.subscribe()
+    task_id = framework.run_task("while read line; do echo \"<$line>\"; done", container={"type": "MESOS", "tty_info": {}})
+    before = screens(tepui(bare_cluster, "attach", task_id))
+    before.type("before\r")
+    before.see("<before>")
+    agent.kill9()
+    before.end()
+    bare_cluster.restart_agent()
+    after = screens(tepui(bare_cluster, "attach", task_id))
+    after.type("after\r")
+    after.see("<after>")
+    assert "<before>" in run(bare_cluster, "logs", task_id).stdout
+    after.type("\x10\x11")
+    assert after.end() == 0
     framework.teardown()
