@@ -352,8 +352,8 @@ impl Keeper {
 
     /// Gives a pipe to the user, who may want to open it again by a name such as `/dev/stdout`.
     fn own_pipe(&self, file: &OwnedFd) {
-        let is_pipe = nix::sys::stat::fstat(file)
-            .is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFIFO);
+        let is_pipe =
+            nix::sys::stat::fstat(file).is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFIFO);
         if is_pipe {
             // If that is not possible, the file is open all the same.
             let _ = fchown(file, Some(self.user.uid), Some(self.user.gid));

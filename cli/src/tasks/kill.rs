@@ -1,4 +1,4 @@
-//! `tepui kill`: a signal for all processes of tasks.
+//! `tepui kill`: a signal for tasks' programs. KILL ends all their processes.
 //!
 //! Mesos' operators cannot kill a framework's task by a call to the master. What they can do is end its container on the agent (KILL_CONTAINER). The framework hears of
 //! it as of any task that was ended by a signal, and may start another in its place.

@@ -25,7 +25,7 @@ pub enum TaskCommand {
     Logs(logs::LogsArgs),
     /// List tasks
     Ps(ps::PsArgs),
-    /// Send a signal to all processes of a task
+    /// Send a signal to a task, KILL unless another is named
     Kill(kill::KillArgs),
 }
 

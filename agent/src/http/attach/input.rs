@@ -94,7 +94,8 @@ pub(in crate::http) async fn input(context: &Context, first: Call, calls: &mut C
 /// The terminal of a task's own program.
 async fn terminal(context: &Context, id: &ContainerId) -> Result<Input, Refusal> {
     let snapshot = context.handle.snapshot().await.map_err(stopping)?;
-    if !snapshot.frameworks.tasks().any(|task| task.container == *id) {
+    let of_task = snapshot.frameworks.tasks().any(|task| task.container == *id);
+    if !of_task && context.backend.place(id).is_none() {
         return Err(not_found(id));
     }
     let (backend, owned) = (std::sync::Arc::clone(&context.backend), id.clone());

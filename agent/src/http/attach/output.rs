@@ -41,7 +41,9 @@ pub(in crate::http) async fn output(context: &Context, call: Call, form: Form) -
 async fn of_task(context: &Context, id: &ContainerId) -> Result<mpsc::Receiver<Piece>, Refusal> {
     let snapshot = context.handle.snapshot().await.map_err(super::super::stopping)?;
     let task = snapshot.frameworks.tasks().find(|task| task.container == *id);
-    let directory = task.ok_or_else(|| not_found(id))?.directory.clone();
+    // Executors and containers by call are known to those who make them.
+    let other = || context.backend.place(id).map(|(sandbox, _)| sandbox);
+    let directory = task.map(|task| task.directory.clone()).or_else(other).ok_or_else(|| not_found(id))?;
     Ok(follow::follow(&context.workers, std::sync::Arc::clone(&context.backend), id.clone(), &directory))
 }
 
