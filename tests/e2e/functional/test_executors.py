@@ -65,6 +65,7 @@ def test_the_life_of_an_executor(cluster, framework, wire):
     given = mine.wait_launch("a")
     assert given["data"] == data and given["executor"]["executor_id"]["value"] == "e"
     mine.wait_launch("b")
+    wait.until(lambda: executor_process(cluster), 20, "the executor runs")
 
     mine.tell("a", "TASK_RUNNING", message="on its way", labels=labels)
     status = framework.wait_state("a", "TASK_RUNNING")
@@ -253,7 +254,7 @@ def test_an_executor_that_fails_to_start_fails_its_tasks(cluster, framework):
 
 def test_an_executor_on_an_image(cluster, framework, images):
     info = executor.info(command="echo here > /mnt/mesos/sandbox/out; exec sleep 1000")
-    info["container"] = {"type": "MESOS", "mesos": {"image": {"type": "DOCKER", "docker": {"name": images.docker_archive}}}}
+    info["container"] = {"type": "MESOS", "mesos": {"image": {"type": "DOCKER", "docker": {"name": images.archive}}}}
     launch(framework, own("t", info=info))
     mine = connected(cluster, framework)
     mine.wait_launch("t")
@@ -322,7 +323,7 @@ def test_an_executor_outlives_the_agent(bare_cluster):
     mine.tell("a", "TASK_RUNNING")
     mine.tell("b", "TASK_RUNNING")
     framework.wait_state("b", "TASK_RUNNING")
-    process = executor_process(bare_cluster)
+    process = wait.until(lambda: executor_process(bare_cluster), 20, "the executor runs")
     agent = bare_cluster.agents["agent"]
     agent.kill9()
     assert mine.closed.wait(10)
@@ -367,6 +368,7 @@ def test_an_executor_that_does_not_come_back_is_ended(bare_cluster):
     mine.wait_launch("t")
     mine.tell("t", "TASK_RUNNING")
     framework.wait_state("t", "TASK_RUNNING")
+    wait.until(lambda: executor_process(bare_cluster), 20, "the executor runs")
     bare_cluster.agents["agent"].kill9()
     bare_cluster.restart_agent()
     status = framework.wait_state("t", "TASK_GONE")
@@ -386,7 +388,7 @@ def test_an_executor_that_ends_while_the_agent_is_away_is_told(bare_cluster):
     mine.wait_launch("t")
     mine.tell("t", "TASK_RUNNING")
     framework.wait_state("t", "TASK_RUNNING")
-    process = executor_process(bare_cluster)
+    process = wait.until(lambda: executor_process(bare_cluster), 20, "the executor runs")
     bare_cluster.agents["agent"].kill9()
     open(gate, "w").close()
     wait.until(lambda: not os.path.exists(f"/proc/{process}"), 10, "the executor has ended")
@@ -558,7 +560,7 @@ def test_one_that_takes_more_memory_than_it_has(bare_cluster):
     framework = Framework(bare_cluster.master)
     framework.subscribe()
     gate = os.path.join(bare_cluster.directory("gates"), "open")
-    hog = f"until [ -e {gate} ]; do sleep 0.05; done; exec tail -c 500M /dev/zero"
+    hog = f"until [ -e {gate} ]; do sleep 0.05; done; exec tail /dev/zero"
     launch(framework, own("t", info=executor.info(command=hog)))
     mine = connected(bare_cluster, framework)
     mine.wait_launch("t")
