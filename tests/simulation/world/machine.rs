@@ -90,9 +90,10 @@ impl Machine {
             work_dir: PathBuf::from("/w"),
             switch_user: false,
             shutdown_grace_period: Duration::from_secs(2),
-            executor_registration_timeout: Duration::from_secs(60),
             sandbox_directory: "/mnt/mesos/sandbox".to_owned(),
             recovery_timeout: Duration::from_secs(900),
+            // No executor here subscribes: those that do not end by themselves are ended for it.
+            executor_registration_timeout: Duration::from_secs(30),
             executor_reregistration_timeout: Duration::from_secs(2),
             environment: Vec::new(),
             max_completed: 4,
@@ -203,7 +204,7 @@ impl World {
                 }
                 Output::Container(id, command) => self.command(index, id, command),
                 Output::Answer(..) | Output::Event(..) | Output::CloseEvents(_) => {
-                    return Err("an executor is spoken to, where there is none".to_owned());
+                    return Err("an executor is answered that never called".to_owned());
                 }
                 Output::Reconnect => self.reconnect(index, Duration::from_millis(1)),
                 Output::End(end) => self.agent_ends(index, &end)?,

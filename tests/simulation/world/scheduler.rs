@@ -9,8 +9,8 @@ use tepui_api::v1::offer::Operation;
 use tepui_api::v1::offer::operation::{Launch, Type as OperationType};
 use tepui_api::v1::scheduler::{Event as Told, event};
 use tepui_api::v1::{
-    AgentId, CommandInfo, FrameworkId, FrameworkInfo, Offer, OfferId, Resource, TaskId, TaskInfo, TaskState,
-    TaskStatus,
+    AgentId, CommandInfo, ExecutorInfo, FrameworkId, FrameworkInfo, Offer, OfferId, Resource, TaskId,
+    TaskInfo, TaskState, TaskStatus,
 };
 
 use super::calls;
@@ -381,12 +381,21 @@ impl World {
             let task = TaskId::new(format!("t{index}-{}", self.schedulers[index].next_task));
             let seen = Seen { agent: agent.clone(), state: TaskState::TaskStaging };
             self.schedulers[index].view.insert(task.clone(), seen);
+            let command = CommandInfo { value: Some("true".to_owned()), ..CommandInfo::default() };
+            // Some are for an executor of the framework's own, one on each agent.
+            let executor = self.rng.chance(50).then(|| ExecutorInfo {
+                executor_id: "e".into(),
+                framework_id: Some(id.clone()),
+                command: Some(command.clone()),
+                ..ExecutorInfo::default()
+            });
             tasks.push(TaskInfo {
                 name: "task".to_owned(),
                 task_id: task,
                 agent_id: agent.clone(),
                 resources,
-                command: Some(CommandInfo { value: Some("true".to_owned()), ..CommandInfo::default() }),
+                command: executor.is_none().then(|| command.clone()),
+                executor,
                 ..TaskInfo::default()
             });
         }
