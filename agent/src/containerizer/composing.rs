@@ -14,7 +14,7 @@ use tepui_shim::WindowSize;
 
 use super::NativeContainerizer;
 use super::docker::DockerContainerizer;
-use crate::core::{Found, Launch, Workload};
+use crate::core::{Description, Found, Launch, Workload};
 use crate::flags::Containerizers;
 use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
 use crate::shell::guest::{Guest, Input};
@@ -117,6 +117,10 @@ impl Backend for Composing {
 
     fn terminal(&self, id: ContainerId) -> BoxFuture<'_, Result<Option<Input>, String>> {
         self.of(&id).terminal(id)
+    }
+
+    fn describe(&self, id: &ContainerId) -> Option<Description> {
+        self.of(id).describe(id)
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {

@@ -32,6 +32,11 @@ impl Core {
         match event {
             ContainerEvent::NoSandbox(message) => self.no_sandbox(now, key, message, out),
             ContainerEvent::Prepared { networks } => self.prepared(now, key, networks, out),
+            ContainerEvent::Described(description) => {
+                if let Some(task) = self.frameworks.task_mut(key) {
+                    task.description = Some(description);
+                }
+            }
             ContainerEvent::Failed { reason, message } => self.failed(now, key, reason, message, out),
             ContainerEvent::Started { pid, networks } => self.started(now, key, pid, networks, out),
             // The resources of a command task do not change.

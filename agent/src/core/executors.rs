@@ -88,6 +88,7 @@ impl Core {
                 life,
                 pid: None,
                 networks: Vec::new(),
+                description: None,
             };
             tracing::info!(task = %task_key, executor = %key.executor, "taking on a task for its executor");
             writes.push(record(&task, None));
@@ -234,8 +235,8 @@ impl Core {
                 let status = status.unwrap_or(NO_STATUS);
                 self.end_executor(now, key, status, terminated(limitation.as_ref()), out);
             }
-            // An executor sees to the checks of its tasks itself.
-            ContainerEvent::Probed(..) => {}
+            // An executor sees to the checks of its tasks itself, and says what it likes of them.
+            ContainerEvent::Probed(..) | ContainerEvent::Described(_) => {}
             ContainerEvent::Destroyed => self.executor_destroyed(now, key, out),
             ContainerEvent::NotDestroyed(message) => {
                 tracing::error!(executor = %key, message, "an executor's container could not be removed wholly");

@@ -109,6 +109,7 @@ impl Core {
             life: Life::Preparing { stored: false, prepared: false },
             pid: None,
             networks: Vec::new(),
+            description: None,
         };
         tracing::info!(task = %key, %container, "taking on a task");
         out.push(Output::Container(container, ContainerCommand::Prepare(Arc::new(launch))));
@@ -250,6 +251,7 @@ impl Core {
             life: Life::Terminated,
             pid: None,
             networks: Vec::new(),
+            description: None,
         };
         let record = record(&task, None);
         self.add_task(task);

@@ -14,7 +14,7 @@ use tepui_api::v1::{
 };
 
 use super::executor::{ExecutorKey, StreamId};
-use super::task::{KillOrder, TaskKey};
+use super::task::{Description, KillOrder, TaskKey};
 use crate::checks::check::{Health, Kind, Outcome, Probe};
 
 /// The time, as the core is told it.
@@ -68,6 +68,8 @@ pub enum ContainerEvent {
         /// Why, for people.
         message: String,
     },
+    /// What is to be told of it when it runs; comes before that.
+    Described(Description),
     /// Its first process runs.
     Started {
         /// That process, as the host sees it.

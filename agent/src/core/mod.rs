@@ -50,7 +50,9 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use tepui_api::link::{StatusUpdate, agent_frame};
-use tepui_api::v1::{AgentId, AgentInfo, ContainerId, FrameworkId, Resource, TaskState, TaskStatus};
+use tepui_api::v1::{
+    AgentId, AgentInfo, ContainerId, FrameworkId, Label, Labels, Resource, TaskState, TaskStatus,
+};
 
 pub use drain::Drain;
 pub use executor::{CompletedExecutor, Executor, ExecutorKey, ExecutorLife, StreamId};
@@ -62,7 +64,7 @@ pub use input::{
 pub use recovery::{Found, StoredState, StoredTask, StoredUpdate};
 pub use registration::capabilities;
 pub use status::is_terminal;
-pub use task::{CompletedTask, KillCause, KillOrder, Life, Task, TaskKey};
+pub use task::{CompletedTask, Description, KillCause, KillOrder, Life, Task, TaskKey};
 
 #[cfg(test)]
 pub(crate) use tests::test_config;
@@ -389,6 +391,12 @@ impl Core {
             self.show_checks(key, &info, &mut status);
         }
         let Some(task) = self.frameworks.task_mut(key) else { return };
+        if status.state() == TaskState::TaskRunning
+            && let Some(description) = task.description.take()
+        {
+            status.data = Some(description.data);
+            status.labels = labels(description.labels);
+        }
         task.show(&status);
         self.count(status.state());
         if !self.is_abandoned(key) {
@@ -485,4 +493,9 @@ impl Core {
             _ => {}
         }
     }
+}
+
+fn labels(named: Vec<(String, String)>) -> Option<Labels> {
+    let label = |(key, value)| Label { key, value: Some(value) };
+    (!named.is_empty()).then(|| Labels { labels: named.into_iter().map(label).collect() })
 }

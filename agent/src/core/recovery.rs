@@ -208,6 +208,7 @@ impl Core {
             life: Life::Starting { kill: None },
             pid: None,
             networks: Vec::new(),
+            description: None,
         };
         let never_had_one = task.container.value.is_empty();
         if never_had_one {
@@ -310,6 +311,7 @@ impl Core {
             life: if over { Life::Terminated } else { Life::Delegated },
             pid: None,
             networks: Vec::new(),
+            description: None,
         };
         for update in &updates {
             task.show(&update.status);

@@ -52,8 +52,19 @@ pub struct Task {
     pub pid: Option<u32>,
     /// The networks its container has of its own.
     pub networks: Vec<NetworkInfo>,
+    /// What the containerizer says of its container, until the first `TASK_RUNNING` tells it.
+    pub description: Option<Description>,
     /// The task as the API shows it. Shared with readers.
     pub shown: Arc<v1::Task>,
+}
+
+/// What a containerizer says of a container that has started, to be told with the first `TASK_RUNNING`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Description {
+    /// The status' `data`.
+    pub data: Vec<u8>,
+    /// The status' labels.
+    pub labels: Vec<(String, String)>,
 }
 
 /// Where in its life a task stands, as the page above draws it.

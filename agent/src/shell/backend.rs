@@ -15,7 +15,7 @@ use tepui_isolators::cgroups::Pressure;
 use tepui_shim::WindowSize;
 
 use super::guest::{Guest, Input};
-use crate::core::{Found, Launch};
+use crate::core::{Description, Found, Launch};
 
 /// A future that a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -49,6 +49,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The way to the terminal of its own program; `None` if that has none.
     fn terminal(&self, id: ContainerId) -> BoxFuture<'_, Result<Option<Input>, String>>;
+
+    /// What frameworks are told of it when it runs. Asked once it was started.
+    fn describe(&self, _id: &ContainerId) -> Option<Description> {
+        None
+    }
 
     /// Sends a signal to its processes.
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>>;

@@ -200,7 +200,12 @@ impl Containers {
 
     async fn start(&self, id: &ContainerId) -> ContainerEvent {
         match self.backend.start(id.clone()).await {
-            Ok((pid, networks)) => ContainerEvent::Started { pid, networks },
+            Ok((pid, networks)) => {
+                if let Some(description) = self.backend.describe(id) {
+                    self.handle.tell(Event::Container(id.clone(), ContainerEvent::Described(description)));
+                }
+                ContainerEvent::Started { pid, networks }
+            }
             Err(error) => ContainerEvent::Failed { reason: error.reason, message: error.message },
         }
     }

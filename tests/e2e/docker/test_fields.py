@@ -1,5 +1,7 @@
 """Each field of a Docker container, against a real engine: as the engine says, and as the container finds it."""
 
+import base64
+import json
 import os
 import subprocess
 
@@ -304,3 +306,15 @@ def test_the_copies_of_its_output_are_rotated(engine, bare_cluster):
     assert all(len(text) <= 4096 for text in files)
     lines = "".join(files).splitlines()
     assert lines == [str(n) for n in range(3001 - len(lines), 3001)] and len(lines) > 1700
+
+
+def test_what_the_engine_says_is_told_with_the_first_running(docker_cluster, engine, framework):
+    task_id = run(framework, "sleep 1000", {"network": "BRIDGE"}, states=("TASK_RUNNING",))
+    first = framework.wait_state(task_id, "TASK_RUNNING")
+    (told,) = json.loads(base64.b64decode(first["data"]))
+    said = engine.inspect(name_of(framework, task_id))
+    assert told["Id"] == said["Id"] and told["State"]["Pid"] == said["State"]["Pid"]
+    assert told["Config"]["Env"] == said["Config"]["Env"]
+    address = said["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    assert first["labels"]["labels"] == [{"key": "Docker.NetworkSettings.IPAddress", "value": address}]
+    assert first["container_status"]["network_infos"][0]["ip_addresses"][0]["ip_address"] == address

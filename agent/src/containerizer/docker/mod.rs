@@ -46,7 +46,7 @@ use tokio::task::JoinHandle;
 
 use super::logger::{self, LoggerError};
 use super::pulls::Pulls;
-use crate::core::{ContainerEvent, Found, Launch, Workload};
+use crate::core::{ContainerEvent, Description, Found, Launch, Workload};
 use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
 use crate::shell::guest::{Guest, Input};
 use engine::{Engine, EngineError};
@@ -117,6 +117,10 @@ struct Container {
 struct Seen {
     pid: u32,
     networks: Vec<NetworkInfo>,
+    /// What `docker inspect` says, as JSON.
+    inspected: Vec<u8>,
+    /// The address that `docker inspect` shows first.
+    address: Option<String>,
     /// The signal by which the image wants to be stopped.
     stop_signal: Option<String>,
 }
@@ -407,6 +411,12 @@ fn seen(inspected: &ContainerInspectResponse) -> Seen {
         .collect();
     networks.sort_by(|a, b| a.name.cmp(&b.name));
     Seen {
+        // A list, as the command prints it.
+        inspected: serde_json::to_vec(&[inspected]).unwrap_or_default(),
+        address: networks
+            .iter()
+            .flat_map(|network| &network.ip_addresses)
+            .find_map(|ip| ip.ip_address.clone()),
         pid: u32::try_from(pid).unwrap_or(0),
         networks,
         stop_signal: inspected.config.as_ref().and_then(|config| config.stop_signal.clone()),
@@ -442,6 +452,13 @@ impl Backend for DockerContainerizer {
     fn terminal(&self, _: ContainerId) -> BoxFuture<'_, Result<Option<Input>, String>> {
         // A task's terminal is refused (see `spec`).
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// As Mesos' executor of Docker containers tells it: all that the engine says, and the address as a label too.
+    fn describe(&self, id: &ContainerId) -> Option<Description> {
+        let seen = self.inner.get(id)?.seen();
+        let label = seen.address.map(|address| ("Docker.NetworkSettings.IPAddress".to_owned(), address));
+        Some(Description { data: seen.inspected, labels: label.into_iter().collect() })
     }
 
     fn signal(&self, id: ContainerId, signal: i32) -> BoxFuture<'_, Result<(), String>> {

@@ -124,6 +124,23 @@ fn a_container_that_cannot_be_prepared_or_started_fails_its_task() {
 }
 
 #[test]
+fn what_the_containerizer_says_is_told_once_with_running() {
+    let mut w = World::new();
+    let id = w.run("t");
+    w.container(&id, ContainerEvent::Prepared { networks: vec![] });
+    w.stored();
+    let labels = vec![("a".to_owned(), "b".to_owned())];
+    w.container(&id, ContainerEvent::Described(Description { data: b"[]".to_vec(), labels }));
+    w.container(&id, ContainerEvent::Started { pid: 42, networks: vec![] });
+    w.stored();
+    w.acknowledge();
+    assert_eq!(w.updates[0].data, None);
+    assert_eq!(w.updates[1].data.as_deref(), Some(&b"[]"[..]));
+    assert_eq!(w.updates[1].labels.as_ref().unwrap().labels[0].key, "a");
+    assert!(w.core.frameworks.task(&TaskKey::new("F", "t")).unwrap().description.is_none());
+}
+
+#[test]
 fn what_cannot_be_run_is_refused_with_words() {
     let mut w = World::new();
     let custom = TaskInfo { executor: Some(ExecutorInfo::default()), command: None, ..task("e") };
