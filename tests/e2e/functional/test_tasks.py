@@ -192,8 +192,6 @@ CSI = {
 }
 UNSUPPORTED = {
     "csi": {"container": {"type": "MESOS", "volumes": [{"mode": "RW", "container_path": "data", "source": CSI}]}},
-    "uri": {"command": {"shell": True, "value": "true", "uris": [{"value": "http://127.0.0.1:1/x"}]}},
-    "health": {"health_check": {"type": "COMMAND", "command": {"shell": True, "value": "true"}}},
     "rlimit": {"container": {"type": "MESOS", "rlimit_info": {"rlimits": [{"type": "RLMT_NOFILE", "soft": 9, "hard": 9}]}}},
     "capabilit": {"container": {"type": "MESOS", "linux_info": {"effective_capabilities": {"capabilities": ["NET_RAW"]}}}},
 }
