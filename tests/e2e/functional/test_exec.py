@@ -240,8 +240,9 @@ def test_what_mesos_refuses_is_refused(shared_cluster, framework):
     assert post_input(agent, health).status == 415
     records = {"Content-Type": "application/json", "Accept": "application/recordio"}
     assert web.request(agent.address, "POST", "/api/v1", b'{"type": "GET_HEALTH"}', records).status == 406
-    for type_ in ("WAIT_NESTED_CONTAINER", "KILL_NESTED_CONTAINER", "REMOVE_NESTED_CONTAINER"):
-        assert ask(agent, type_, container_id=unknown).status == 404, type_
+    nested = {"value": "unknown", "parent": parent}
+    for type_ in ("WAIT_NESTED_CONTAINER", "KILL_NESTED_CONTAINER"):
+        assert ask(agent, type_, container_id=nested).status == 404, type_
 
 
 def test_only_one_may_type(shared_cluster, framework):
