@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tepui_api::v1::{ContainerId, ExecutorId, ExecutorInfo, FrameworkId, NetworkInfo, Resource, TaskId};
+use tepui_api::v1::{
+    ContainerId, ExecutorId, ExecutorInfo, FrameworkId, KillPolicy, NetworkInfo, Resource, TaskId,
+};
 
 use super::status::Verdict;
 
@@ -60,6 +62,8 @@ pub struct Executor {
     pub amounts: Amounts,
     /// A change of that is under way.
     pub update: Option<Updating>,
+    /// Tasks that were to be killed while it was not connected; it is told when it subscribes.
+    pub kills: BTreeMap<TaskId, Option<KillPolicy>>,
     /// Why its container is ended, if the agent decided so. Its tasks are told.
     pub verdict: Option<Verdict>,
 }

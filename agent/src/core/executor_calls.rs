@@ -124,6 +124,7 @@ impl Core {
         let subscribed = event::Subscribed { framework_info: framework.unwrap_or_default(), ..subscribed };
         send(stream, event::Type::Subscribed, |event| event.subscribed = Some(subscribed), out);
         self.hand_over(key, out);
+        self.send_kills(key, out);
     }
 
     /// Tasks that were handed over and that the executor has not heard of: the agent ended, or the connection broke, in between.

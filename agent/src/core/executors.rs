@@ -108,6 +108,7 @@ impl Core {
                 ever_sent: false,
                 amounts: Amounts::default(),
                 update: None,
+                kills: BTreeMap::new(),
                 verdict: None,
             };
             tracing::info!(executor = %key, %container, "starting an executor");
@@ -600,14 +601,26 @@ impl Core {
                 self.shut_down_if_needless(now, &executor, out);
             }
             Life::Delegated => {
-                let Some(stream) = self.frameworks.executor(&executor).and_then(|e| e.stream()) else {
-                    tracing::warn!(task = %key, executor = %executor.executor, "a kill is lost: the executor is not connected");
-                    return;
-                };
-                let kill = event::Kill { task_id: key.task.clone(), kill_policy: policy };
-                send(stream, event::Type::Kill, |event| event.kill = Some(kill), out);
+                let Some(executor) = self.frameworks.executor_mut(&executor) else { return };
+                match executor.stream() {
+                    Some(stream) => send_kill(stream, key.task.clone(), policy, out),
+                    // Mesos' agent, too, lets no kill come in before executors had their time to subscribe again.
+                    None => _ = executor.kills.insert(key.task.clone(), policy),
+                }
             }
             _ => {}
+        }
+    }
+
+    /// The executor is connected again: it is told what was to be killed meanwhile.
+    pub(super) fn send_kills(&mut self, key: &ExecutorKey, out: &mut Vec<Output>) {
+        let Some(executor) = self.frameworks.executor_mut(key) else { return };
+        let Some(stream) = executor.stream() else { return };
+        for (id, policy) in std::mem::take(&mut executor.kills) {
+            let task = TaskKey { framework: key.framework.clone(), task: id };
+            if self.frameworks.task(&task).is_some_and(|task| task.life == Life::Delegated) {
+                send_kill(stream, task.task, policy, out);
+            }
         }
     }
 
@@ -641,6 +654,10 @@ pub(super) fn terminated(limitation: Option<&Limitation>) -> Verdict {
             "Executor terminated".to_owned(),
         ),
     }
+}
+
+fn send_kill(stream: StreamId, task_id: TaskId, kill_policy: Option<KillPolicy>, out: &mut Vec<Output>) {
+    send(stream, event::Type::Kill, |event| event.kill = Some(event::Kill { task_id, kill_policy }), out);
 }
 
 /// Sends an event to an executor.

@@ -4,7 +4,7 @@
 //! that has ended meanwhile is reported, one of which nothing is known (as after a restart of the machine) has failed, and one whose shim
 //! did not answer is gone. Updates that were not acknowledged go out again, none of those that were.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -291,6 +291,7 @@ impl Core {
             ever_sent: true,
             amounts,
             update: None,
+            kills: BTreeMap::new(),
             verdict: None,
         });
     }

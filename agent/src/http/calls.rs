@@ -14,7 +14,7 @@ use tepui_api::v1::{AgentInfo, DurationInfo, ExecutorInfo, Flag, Metric, TimeInf
 use super::attach::{self, Form};
 use super::executors::Entry;
 use super::{Answer, Context, containers, files, metrics, nested, stopping};
-use crate::core::{Framework, Snapshot, is_terminal};
+use crate::core::{Framework, Life, Snapshot, is_terminal};
 use crate::identity;
 
 /// Answers a call.
@@ -263,7 +263,10 @@ fn get_tasks(snapshot: &Snapshot) -> response::GetTasks {
         match entry {
             Entry::Completed(_) => tasks.completed_tasks.push(shown),
             Entry::Active(_) if is_terminal(shown.state()) => tasks.terminated_tasks.push(shown),
-            Entry::Active(_) if shown.statuses.is_empty() => tasks.queued_tasks.push(shown),
+            // One that its executor was given is launched, whatever that has told.
+            Entry::Active(task) if shown.statuses.is_empty() && task.life != Life::Delegated => {
+                tasks.queued_tasks.push(shown);
+            }
             Entry::Active(_) => tasks.launched_tasks.push(shown),
         }
     }

@@ -394,12 +394,13 @@ fn events_wait_for_an_executor_whose_connection_broke() {
     w.step(Input::ExecutorGone(StreamId(1)));
     w.launch("later");
     w.stored();
+    w.kill("t");
     assert!(w.events.is_empty());
     w.subscribe(2, Subscribe { unacknowledged_tasks: vec![delegated("t")], ..Subscribe::default() });
     w.commands.clear();
     let container = w.core.snapshot().frameworks.executors().next().unwrap().container.clone();
     w.container(&container, ContainerEvent::Updated);
-    assert_eq!(w.events(2), [event::Type::Subscribed, event::Type::Launch]);
+    assert_eq!(w.events(2), [event::Type::Subscribed, event::Type::Kill, event::Type::Launch]);
     assert!(w.updates.is_empty());
 }
 
