@@ -17,7 +17,7 @@ use tepui_api::v1::executor::{self, event};
 use tepui_api::v1::{DrainConfig, check_info, health_check};
 
 const SEEDS: u64 = 300;
-const STEPS: usize = 250;
+const STEPS: usize = 330;
 
 /// A container as it really is.
 #[derive(Debug, Clone, Copy, PartialEq)]
