@@ -51,6 +51,12 @@ impl Decoder {
         Self::default()
     }
 
+    /// How many bytes wait to become a record.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Takes the next bytes of the stream.
     pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);

@@ -64,6 +64,6 @@ pub use plan::{
 };
 pub use privileges::{CapabilitySets, Filter, INIT_CALLS, Privileges};
 pub use protocol::{Event, ProtocolError, Request, SignalScope, State, connect, decode_line, encode_line};
-pub use remove::{RemoveTreeError, remove_tree};
+pub use remove::{RemoveTreeError, remove_tree, remove_tree_strictly};
 pub use terminal::{WindowSize, set_size};
 pub use zygote::{Zygote, ZygoteError};

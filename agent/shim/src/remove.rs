@@ -14,8 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, renameat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2, renameat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// How many levels are held open at a time. What lies deeper is moved up to the tree's top and removed from there.
@@ -51,13 +50,28 @@ pub enum RemoveTreeError {
 /// # Errors
 /// When the path is not absolute or hardly below `/`, at a mount point, and when an entry cannot be removed.
 pub fn remove_tree(path: &Path) -> Result<(), RemoveTreeError> {
+    remove(path, ResolveFlag::empty())
+}
+
+/// As [`remove_tree`], but no parent of the path may be a link either: for what lies below a directory of somebody who could put one there.
+///
+/// # Errors
+/// As there, and when there is a link on the way.
+pub fn remove_tree_strictly(path: &Path) -> Result<(), RemoveTreeError> {
+    remove(path, ResolveFlag::RESOLVE_NO_SYMLINKS)
+}
+
+fn remove(path: &Path, resolve: ResolveFlag) -> Result<(), RemoveTreeError> {
     let (parent, name) = split(path)?;
-    let failed = |errno: Errno| RemoveTreeError::Io { path: path.to_owned(), source: errno.into() };
     let flags = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let parent = match nix::fcntl::open(parent, flags, Mode::empty()) {
-        Ok(parent) => parent,
-        Err(Errno::ENOENT) => return Ok(()),
-        Err(errno) => return Err(failed(errno)),
+    let how = OpenHow::new().flags(flags).resolve(resolve);
+    let parent = loop {
+        match openat2(AT_FDCWD, parent, how) {
+            Ok(parent) => break parent,
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(errno) => return Err(refused(path.to_owned(), errno)),
+        }
     };
     let top = match open_child(&parent, &name) {
         Ok(top) => top,

@@ -1,6 +1,8 @@
 //! What a removal must leave alone. Mounts are made in a thread that has a private mount namespace of its own, and only of directories made for
 //! the test, so that a removal gone wrong can harm nothing else.
 
+use nix::sys::stat::Mode;
+
 use super::*;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -145,4 +147,18 @@ fn mounts_of_other_namespaces_are_out_of_reach() {
     assert_eq!(fs::read_to_string(treasure.join("file")).unwrap(), "kept");
     drop(leave);
     inside.join().unwrap();
+}
+
+#[test]
+fn strictly_no_parent_may_be_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().canonicalize().unwrap();
+    std::fs::create_dir_all(base.join("host/precious")).unwrap();
+    std::fs::create_dir(base.join("sandbox")).unwrap();
+    std::os::unix::fs::symlink(base.join("host"), base.join("sandbox/containers")).unwrap();
+    let reached = base.join("sandbox/containers/precious");
+    assert!(matches!(remove_tree_strictly(&reached), Err(RemoveTreeError::NotADirectory(_))));
+    assert!(base.join("host/precious").is_dir());
+    remove_tree(&reached).unwrap();
+    assert!(!base.join("host/precious").exists());
 }

@@ -353,7 +353,7 @@ impl ByCalls {
         let sandbox = self.inner.entries().get(id).and_then(|entry| entry.sandbox.clone());
         self.forget(id);
         let Some(sandbox) = sandbox else { return Ok(()) };
-        let removed = tokio::task::spawn_blocking(move || tepui_shim::remove_tree(&sandbox)).await;
+        let removed = tokio::task::spawn_blocking(move || tepui_shim::remove_tree_strictly(&sandbox)).await;
         removed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 

@@ -1,7 +1,9 @@
 //! What is written down of containers that were asked for by calls: a file each, `record` in a directory for each container below
 //! `<runtime_dir>/by-call`, in which those of its nested containers are. Not synced: no container survives the death of the machine.
 
-use std::io;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
@@ -84,9 +86,11 @@ impl Records {
     /// Appears whole or not at all.
     pub(super) fn save(&self, record: &Record) -> io::Result<()> {
         let directory = self.of(&record.container);
-        std::fs::create_dir_all(&directory)?;
+        // What a command has in its environment is nobody else's.
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let new = directory.join(NEW_FILE);
-        std::fs::write(&new, record.encode_to_vec())?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&record.encode_to_vec())?;
         std::fs::rename(new, directory.join(FILE))
     }
 

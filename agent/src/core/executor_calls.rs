@@ -166,8 +166,12 @@ impl Core {
                 self.tell_heard(key, &status.task_id, uuid, out);
                 return false;
             }
-            // It is told when that is on disk.
-            Known::Pending => return false,
+            // It is told when that is on disk, and answered not before.
+            Known::Pending => {
+                let Some(request) = request else { return false };
+                self.store(Vec::new(), Some(Waiting::Answer(request)), out);
+                return true;
+            }
             Known::No => {}
         }
         let Some(task) = self.frameworks.task(&task_key) else {
@@ -249,7 +253,9 @@ impl Core {
     ) {
         let (executor, uuid) = (key.clone(), status.uuid.clone().unwrap_or_default());
         let then = |task, sequence| Waiting::Report { task, sequence, executor, uuid, request };
+        let told = status.uuid.clone();
         self.push_update_then(task, status, false, Vec::new(), then, out);
+        self.streams.remember(task, told.as_deref());
     }
 
     /// What an executor told is on disk: it need not remember it.

@@ -24,6 +24,7 @@ use super::input::{
 };
 use super::kill::{KILL, Timer};
 use super::pods::{is_pod, nested};
+use super::registration::Link;
 use super::status::{Verdict, can, dropped, is_terminal};
 use super::task::{Life, Task, TaskKey, shown};
 use super::updates::Released;
@@ -356,7 +357,8 @@ impl Core {
         else {
             return;
         };
-        if update.then.is_empty() {
+        let waits = |task: &Arc<Task>| matches!(task.life, Life::Queued { .. } | Life::Preparing { .. });
+        if update.then.is_empty() && !self.frameworks.tasks_of(key).any(waits) {
             tracing::warn!(executor = %key, message, "an executor's container keeps the resources that it had");
             return self.start_in_pod(now, key, out);
         }
@@ -542,7 +544,12 @@ impl Core {
         tracing::info!(executor = %key, status, "an executor has ended");
         let exited =
             ExecutorExited { framework_id: key.framework.clone(), executor_id: key.executor.clone(), status };
-        out.push(Output::Send(Box::new(agent_frame::Body::ExecutorExited(exited))));
+        if self.link == Link::Registering {
+            // A coordinator hears nothing of an agent that it is still taking in.
+            self.exited.push(exited);
+        } else {
+            out.push(Output::Send(Box::new(agent_frame::Body::ExecutorExited(exited))));
+        }
         let tasks: Vec<TaskKey> = self.frameworks.tasks_of(key).map(|task| task.key.clone()).collect();
         for task_key in tasks {
             if gone {

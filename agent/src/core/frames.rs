@@ -8,9 +8,7 @@ use tepui_api::link::agent_frame;
 use tepui_api::link::coordinator_frame::Body;
 use tepui_api::link::{Acknowledge, ExecutorExited, KillTask, RunTask, RunTaskGroup, ShutdownExecutor};
 use tepui_api::v1::task_status::Reason;
-use tepui_api::v1::{
-    ContainerId, ExecutorId, ExecutorInfo, FrameworkId, FrameworkInfo, KillPolicy, TaskInfo, TaskState,
-};
+use tepui_api::v1::{ContainerId, ExecutorId, FrameworkId, FrameworkInfo, KillPolicy, TaskInfo, TaskState};
 
 use super::executor::ExecutorKey;
 use super::input::{ContainerCommand, End, FrameworkFate, Launch, Now, Output, TaskWrite, Workload, Write};
@@ -58,8 +56,13 @@ impl Core {
     }
 
     fn run_task(&mut self, now: Now, run: RunTask, out: &mut Vec<Output>) {
-        let RunTask { framework, task } = run;
-        let Some(key) = self.accepts(now, &framework, &task, out) else { return };
+        let RunTask { framework, task, launch_executor } = run;
+        let Some(key) = self.accepts(now, &framework, &task, out) else {
+            if let (Some(id), Some(executor)) = (&framework.id, &task.executor) {
+                self.refuse_executor(id, &executor.executor_id, out);
+            }
+            return;
+        };
         let framework = self.enter_framework(&key.framework, framework, out);
         let key = &key;
         let info = Arc::new(task);
@@ -77,7 +80,10 @@ impl Core {
         if let Some(executor) = &info.executor {
             let executor_key = ExecutorKey::new(key.framework.clone(), executor.executor_id.clone());
             let tasks = vec![info.clone()];
-            return self.delegate_if_alive(now, &executor_key, executor, &framework, tasks, None, out);
+            if self.has_ended(&executor_key, launch_executor) {
+                return self.refuse_without_executor(now, &executor_key, &framework, &tasks, out);
+            }
+            return self.delegate(&executor_key, executor, &framework, tasks, None, out);
         }
         let user = self.config.switch_user.then(|| refusal::user_of(&framework, &info));
         let container = ContainerId::new(uuid::Uuid::from_bytes(self.uuid()).to_string());
@@ -119,7 +125,7 @@ impl Core {
     }
 
     fn run_task_group(&mut self, now: Now, run: RunTaskGroup, out: &mut Vec<Output>) {
-        let RunTaskGroup { framework, executor, task_group } = run;
+        let RunTaskGroup { framework, executor, task_group, launch_executor } = run;
         let Some(id) = framework.id.clone() else { return };
         let mut tasks = Vec::new();
         for task in task_group.tasks {
@@ -129,7 +135,7 @@ impl Core {
             tasks.push(Arc::new(TaskInfo { executor: Some(executor.clone()), ..task }));
         }
         if tasks.is_empty() {
-            return;
+            return self.refuse_executor(&id, &executor.executor_id, out);
         }
         let framework = self.enter_framework(&id, framework, out);
         let refused = self.refused_for_drain(&framework).or_else(|| {
@@ -146,31 +152,35 @@ impl Core {
         }
         let group: Arc<str> = uuid::Uuid::from_bytes(self.uuid()).to_string().into();
         let key = ExecutorKey::new(id, executor.executor_id.clone());
-        self.delegate_if_alive(now, &key, &executor, &framework, tasks, Some(group), out);
+        if self.has_ended(&key, launch_executor) {
+            return self.refuse_without_executor(now, &key, &framework, &tasks, out);
+        }
+        self.delegate(&key, &executor, &framework, tasks, Some(group), out);
     }
 
-    /// Gives tasks to their executor, which is started for the first of them; unless it is about to end.
-    #[expect(clippy::too_many_arguments, reason = "it is one message of the coordinator's")]
-    fn delegate_if_alive(
+    /// Whether a task's executor is over, or was when the task was sent.
+    fn has_ended(&self, key: &ExecutorKey, launch: Option<bool>) -> bool {
+        match self.frameworks.executor(key) {
+            Some(executor) => executor.is_over(),
+            None => launch == Some(false),
+        }
+    }
+
+    /// Answers tasks whose executor is over. Another is not started: the coordinator has charged for none.
+    fn refuse_without_executor(
         &mut self,
         now: Now,
         key: &ExecutorKey,
-        info: &ExecutorInfo,
         framework: &Arc<FrameworkInfo>,
-        tasks: Vec<Arc<TaskInfo>>,
-        group: Option<Arc<str>>,
+        tasks: &[Arc<TaskInfo>],
         out: &mut Vec<Output>,
     ) {
-        if self.frameworks.executor(key).is_some_and(|executor| executor.is_over()) {
-            for task in &tasks {
-                let message = "the task's executor is being ended";
-                let verdict = Verdict::agent(dropped(framework), Reason::ExecutorTerminated, message);
-                let key = TaskKey::new(key.framework.clone(), task.task_id.clone());
-                self.refuse_task(now, &key, task, verdict, out);
-            }
-            return;
+        for task in tasks {
+            let message = "the task's executor is being ended, or has ended";
+            let verdict = Verdict::agent(dropped(framework), Reason::ExecutorTerminated, message);
+            let key = TaskKey::new(key.framework.clone(), task.task_id.clone());
+            self.refuse_task(now, &key, task, verdict, out);
         }
-        self.delegate(key, info, framework, tasks, group, out);
     }
 
     /// Has the coordinator give back what it charged for an executor that never ran. If this is lost with the
@@ -383,6 +393,12 @@ impl Core {
                 tracing::debug!(task = %key, "ignoring an acknowledgement that nothing waits for");
             }
             Acknowledged::Head { last: true, .. } => self.forget_task(&key, out),
+            // Of a task that is not here an executor told something, and has nothing more to tell.
+            Acknowledged::Head { .. }
+                if self.frameworks.task(&key).is_none() && self.streams.is_settled(&key) =>
+            {
+                self.forget_task(&key, out);
+            }
             Acknowledged::Head { sequence, .. } => {
                 let write = Write::Acknowledged(key.clone(), sequence);
                 self.store(vec![write], Some(Waiting::Acknowledged(key)), out);

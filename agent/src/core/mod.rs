@@ -49,7 +49,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
-use tepui_api::link::{StatusUpdate, agent_frame};
+use tepui_api::link::{ExecutorExited, StatusUpdate, agent_frame};
 use tepui_api::v1::{
     AgentId, AgentInfo, ContainerId, FrameworkId, Label, Labels, Resource, TaskState, TaskStatus,
 };
@@ -133,6 +133,8 @@ pub struct Core {
     /// Set while the operator wants nothing to run here.
     drain: Option<Drain>,
     counters: Counters,
+    /// Executors that ended while the coordinator was taking the agent in, with them among what it has.
+    exited: Vec<ExecutorExited>,
 }
 
 /// Whose a container is.
@@ -151,6 +153,8 @@ enum Waiting {
     Delegation { executor: ExecutorKey, tasks: Vec<TaskKey> },
     /// An update that an executor told, which need not remember it after that.
     Report { task: TaskKey, sequence: u64, executor: ExecutorKey, uuid: Vec<u8>, request: Option<StreamId> },
+    /// What an executor told once more while it was on its way to the disk.
+    Answer(StreamId),
     /// The last updates of an executor's tasks.
     ExecutorEnd(ExecutorKey),
     /// A task's record.
@@ -251,6 +255,7 @@ impl Core {
             reconfigured: false,
             drain: None,
             counters: Counters::default(),
+            exited: Vec::new(),
         }
     }
 
@@ -337,6 +342,7 @@ impl Core {
                     self.tell_heard(&executor, &task.task, uuid, out);
                     self.update_stored(now, &task, sequence, out);
                 }
+                Waiting::Answer(request) => out.push(Output::Answer(request, ExecutorAnswer::Accepted)),
                 Waiting::ExecutorEnd(key) => self.remove_executor_remains(&key, out),
                 Waiting::Drain => self.carry_out_drain(now, out),
                 Waiting::Update(key, sequence) => self.update_stored(now, &key, sequence, out),

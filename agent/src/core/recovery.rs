@@ -324,6 +324,9 @@ impl Core {
         let executor_is_here = executor.is_some_and(|executor| self.frameworks.executor(&executor).is_some());
         self.add_task(task);
         self.restore_stream(&key, &updates, false);
+        for update in &updates {
+            self.streams.remember(&key, update.status.uuid.as_deref());
+        }
         if executor_is_here {
             return;
         }
@@ -433,7 +436,7 @@ impl Core {
     fn restore_stream(&mut self, key: &TaskKey, updates: &[StoredUpdate], hold_last: bool) {
         for update in updates {
             if update.acknowledged {
-                self.streams.continue_after(key, update.sequence, update.status.uuid.as_deref());
+                self.streams.continue_after(key, update.sequence);
             } else {
                 let held = hold_last && is_terminal(update.status.state());
                 self.streams.restore(key, update.sequence, update.status.clone(), held);

@@ -54,6 +54,7 @@ pub fn capabilities() -> Vec<Capability> {
 impl Core {
     pub(super) fn link_opened(&mut self, out: &mut Vec<Output>) {
         self.link = Link::Registering;
+        self.exited.clear();
         self.streams.disconnect();
         let going_on = || self.frameworks.active.values().filter(|f| f.fate == FrameworkFate::Active);
         let register = Register {
@@ -115,6 +116,9 @@ impl Core {
         let silent_at = now.monotonic + timeout;
         self.link = Link::Up { silent_at, timeout };
         self.timers.insert((silent_at, Timer::PingTimeout));
+        for exited in std::mem::take(&mut self.exited) {
+            out.push(Output::Send(Box::new(agent_frame::Body::ExecutorExited(exited))));
+        }
         for sending in self.streams.connect(now.monotonic) {
             self.send(sending, out);
         }

@@ -85,7 +85,7 @@ pub enum Known {
 struct Stream {
     /// The number that the next update gets.
     next: u64,
-    /// The uuids of all updates so far. An executor that does not know that it was heard says the same again.
+    /// The uuids of what an executor told. One that does not know that it was heard says the same again.
     uuids: HashSet<Vec<u8>>,
     pending: VecDeque<Pending>,
     /// The last acknowledgement is not on disk yet.
@@ -120,7 +120,6 @@ impl Streams {
         let stream = self.streams.entry(key.clone()).or_default();
         let sequence = stream.next;
         stream.next += 1;
-        stream.uuids.extend(status.uuid.clone());
         stream.pending.push_back(Pending { sequence, status, stored: false, held, acknowledged: false });
         sequence
     }
@@ -129,18 +128,29 @@ impl Streams {
     pub fn restore(&mut self, key: &TaskKey, sequence: u64, status: Arc<TaskStatus>, held: bool) {
         let stream = self.streams.entry(key.clone()).or_default();
         stream.next = stream.next.max(sequence + 1);
-        stream.uuids.extend(status.uuid.clone());
         stream.pending.push_back(Pending { sequence, status, stored: true, held, acknowledged: false });
     }
 
     /// Continues a stream's numbers after those that were used before a restart.
-    pub fn continue_after(&mut self, key: &TaskKey, sequence: u64, uuid: Option<&[u8]>) {
+    pub fn continue_after(&mut self, key: &TaskKey, sequence: u64) {
         let stream = self.streams.entry(key.clone()).or_default();
         stream.next = stream.next.max(sequence + 1);
-        stream.uuids.extend(uuid.map(<[u8]>::to_vec));
     }
 
-    /// Whether the task's update with this uuid was taken before.
+    /// Remembers what an executor told by its uuid, so that it is not taken twice.
+    pub fn remember(&mut self, key: &TaskKey, uuid: Option<&[u8]>) {
+        if let (Some(stream), Some(uuid)) = (self.streams.get_mut(key), uuid) {
+            stream.uuids.insert(uuid.to_vec());
+        }
+    }
+
+    /// Whether nothing of this stream waits for an acknowledgement.
+    #[must_use]
+    pub fn is_settled(&self, key: &TaskKey) -> bool {
+        self.streams.get(key).is_none_or(|stream| stream.pending.is_empty())
+    }
+
+    /// Whether what an executor told with this uuid was taken before.
     #[must_use]
     pub fn knows(&self, key: &TaskKey, uuid: &[u8]) -> Known {
         let Some(stream) = self.streams.get(key).filter(|stream| stream.uuids.contains(uuid)) else {

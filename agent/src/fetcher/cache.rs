@@ -145,6 +145,8 @@ impl Cache {
     ) -> (Shared<BoxFuture<'static, Outcome>>, bool) {
         let (this, settled) = (Arc::clone(self), key.clone());
         let work = async move { this.settle(settled, bringing.await) }.boxed().shared();
+        // A file that another brought meanwhile and that is let go gives its room back, which needs the lock: dropped after that.
+        let _replaced;
         let mut state = self.lock();
         // Somebody else may have begun since it was looked for.
         if let Some(Slot::Coming(other)) = state.slots.get(&key)
@@ -156,9 +158,7 @@ impl Cache {
             Slot::Coming(work) => work.upgrade().is_some_and(|work| work.peek().is_none()),
             Slot::Here { .. } => true,
         });
-        if let Some(weak) = work.downgrade() {
-            state.slots.insert(key, Slot::Coming(weak));
-        }
+        _replaced = work.downgrade().and_then(|weak| state.slots.insert(key, Slot::Coming(weak)));
         (work, true)
     }
 

@@ -117,7 +117,7 @@ fn fill_nested(directory: &Path, owner: Option<(Uid, Gid)>) -> Result<(), Errno>
         }
     });
     if filled.is_err() {
-        let _ = tepui_shim::remove_tree(directory);
+        let _ = tepui_shim::remove_tree_strictly(directory);
     }
     filled
 }

@@ -117,17 +117,21 @@ impl Follower {
     async fn advance(&mut self) -> Result<bool, tepui_api::client::ClientError> {
         let mut any = false;
         for file in &mut self.files {
-            let call = agent::Call {
-                r#type: Some(agent::call::Type::ReadFile as i32),
-                read_file: Some(agent::call::ReadFile {
-                    path: file.path.clone(),
-                    offset: file.read,
-                    length: Some(CHUNK),
-                }),
-                ..Default::default()
-            };
-            let answer: agent::Response = self.client.call("/api/v1", &call).await?;
-            let data = answer.read_file.unwrap_or_default().data;
+            let found = read(&self.client, &file.path, file.read).await?;
+            if found.size < file.read {
+                // It was rotated: what was not read yet is in the one before.
+                let before = format!("{}.1", file.path);
+                while let Ok(rest) = read(&self.client, &before, file.read).await
+                    && !rest.data.is_empty()
+                {
+                    file.read += rest.data.len() as u64;
+                    file.write(rest.data, self.prefix.as_deref());
+                }
+                file.read = 0;
+                any = true;
+                continue;
+            }
+            let data = found.data;
             if data.is_empty() {
                 continue;
             }
@@ -137,6 +141,22 @@ impl Follower {
         }
         Ok(any)
     }
+}
+
+/// A piece of a file of a sandbox, from this offset on.
+async fn read(
+    client: &Client,
+    path: &str,
+    offset: u64,
+) -> Result<agent::response::ReadFile, tepui_api::client::ClientError> {
+    let read = agent::call::ReadFile { path: path.to_owned(), offset, length: Some(CHUNK) };
+    let call = agent::Call {
+        r#type: Some(agent::call::Type::ReadFile as i32),
+        read_file: Some(read),
+        ..Default::default()
+    };
+    let answer: agent::Response = client.call("/api/v1", &call).await?;
+    Ok(answer.read_file.unwrap_or_default())
 }
 
 impl File {

@@ -119,8 +119,8 @@ impl Leader {
 /// `None` if none is meant.
 fn choose<'a>(meant: &str, tasks: &'a [Task]) -> anyhow::Result<Option<&'a Task>> {
     let ways: [&dyn Fn(&Task) -> bool; 3] =
-        [&|task| task.task_id.value == meant, &|task| task.task_id.value.starts_with(meant), &|task| {
-            task.name == meant
+        [&|task| task.task_id.value == meant, &|task| task.name == meant, &|task| {
+            task.task_id.value.starts_with(meant)
         }];
     for way in ways {
         let found: Vec<&Task> = tasks.iter().filter(|task| way(task)).collect();

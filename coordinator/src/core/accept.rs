@@ -183,16 +183,19 @@ impl Core {
         let Launch { task, resources, executor_resources } = launch;
         let agent = task.agent_id.clone();
         *left -= &resources;
-        if let Some(executor) = &task.executor
-            && self.add_executor(id, &agent, executor, &executor_resources)
-        {
-            *left -= &executor_resources;
+        let mut launch_executor = None;
+        if let Some(executor) = &task.executor {
+            let charged = self.add_executor(id, &agent, executor, &executor_resources);
+            if charged {
+                *left -= &executor_resources;
+            }
+            launch_executor = Some(charged);
         }
         self.add_task(new_task(&task, id), &resources);
         let Some(framework) = self.framework(id) else { return };
         let framework = (*framework.info).clone();
         tracing::info!(framework = %id, task = %task.task_id, %agent, %resources, "launching a task");
-        self.frame(&agent, Frame::RunTask(RunTask { framework, task }));
+        self.frame(&agent, Frame::RunTask(RunTask { framework, task, launch_executor }));
     }
 
     fn launch_group(
@@ -219,7 +222,8 @@ impl Core {
         };
         let info = (*framework.info).clone();
         let GroupLaunch { executor, executor_resources, group, resources } = launch;
-        if self.add_executor(id, &accepted.agent, &executor, &executor_resources) {
+        let charged = self.add_executor(id, &accepted.agent, &executor, &executor_resources);
+        if charged {
             *left -= &executor_resources;
         }
         for (task, resources) in group.tasks.iter().zip(&resources) {
@@ -227,7 +231,8 @@ impl Core {
             self.add_task(new_task(task, id), resources);
         }
         tracing::info!(framework = %id, agent = %accepted.agent, tasks = group.tasks.len(), "launching a group of tasks");
-        let frame = RunTaskGroup { framework: info, executor, task_group: group };
+        let frame =
+            RunTaskGroup { framework: info, executor, task_group: group, launch_executor: Some(charged) };
         self.frame(&accepted.agent, Frame::RunTaskGroup(frame));
     }
 

@@ -31,7 +31,7 @@ fn task(id: &str, command: &str) -> TaskInfo {
 }
 
 fn run(id: &str, command: &str) -> Body {
-    Body::RunTask(RunTask { framework: framework(), task: task(id, command) })
+    Body::RunTask(RunTask { framework: framework(), task: task(id, command), launch_executor: None })
 }
 
 fn registered() -> Body {
@@ -95,7 +95,7 @@ async fn a_task_of_an_unknown_user_is_lost() {
     world.register().await;
     let mut task = task("t", "exit 0");
     task.command.as_mut().unwrap().user = Some("no-such-user-here".into());
-    world.coordinator.send(Body::RunTask(RunTask { framework: framework(), task }));
+    world.coordinator.send(Body::RunTask(RunTask { framework: framework(), task, launch_executor: None }));
     let updates = world.updates_of("t").await;
     assert_eq!(states(&updates), [TaskLost]);
     assert_eq!(updates[0].reason(), Reason::ExecutorTerminated);

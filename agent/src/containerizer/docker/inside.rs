@@ -237,6 +237,12 @@ mod tests {
         let mark = Marked::new();
         let (name, value) = (MARK, mark.0.to_string());
         let mut child = std::process::Command::new("sleep").arg("600").env(name, value).spawn().unwrap();
+        // Its environment is this process' own until it runs its program.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while mark.signal(Signal::SIGCONT) == 0 {
+            assert!(std::time::Instant::now() < deadline, "it is not found");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         drop(mark);
         assert!(!child.wait().unwrap().success());
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tepui_api::v1::{CommandInfo, ContainerId};
 use tepui_shim::{
-    Entered, Event, Exec, ExecPlan, ExecStdio, ExecUser, LaunchPlan, Request, RootFs, decode_line,
-    encode_line, enter,
+    Entered, Event, Exec, ExecPlan, ExecStdio, ExecUser, FirstProcess, LaunchPlan, Request, RootFs,
+    decode_line, encode_line, enter,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -87,6 +87,11 @@ fn exec(container: &Arc<Container>, command: &CommandInfo, stdio: ExecStdio) -> 
     } else {
         ExecPlan { path: value, argv: command.arguments.clone() }
     };
+    let plan = LaunchPlan::load(&container.dirs.runtime).map_err(|error| error.to_string())?;
+    if plan.first_process == FirstProcess::Holder {
+        // It has no root file system of its own: what is mounted there is the agent's.
+        return Err("the container runs no program of its own: enter that of one of its tasks".to_owned());
+    }
     let passable =
         |name: &str, value: &str| !name.is_empty() && !name.contains(['\0', '=']) && !value.contains('\0');
     let variables = own_variables(command).filter(|(name, value)| passable(name, value));

@@ -286,7 +286,7 @@ fn a_kill_that_was_not_written_down_is_made_up_for() {
 fn checks_that_cannot_be_made_are_refused_with_words() {
     let mut w = World::new();
     let bad = TaskInfo { check: Some(CheckInfo::default()), ..task("t") };
-    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: bad }));
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: bad, launch_executor: None }));
     w.stored();
     assert_eq!((w.last().state(), w.last().reason()), (TaskState::TaskError, Reason::TaskInvalid));
     assert!(w.last().message.as_deref().unwrap().contains("no type"));

@@ -78,7 +78,11 @@ fn what_arrives_while_the_agent_drains_is_dropped() {
         let mut w = World::new();
         w.running(framework(capabilities), task("t"));
         w.frame(drain(None, false));
-        w.frame(Body::RunTask(RunTask { framework: framework(capabilities), task: task("late") }));
+        w.frame(Body::RunTask(RunTask {
+            framework: framework(capabilities),
+            task: task("late"),
+            launch_executor: None,
+        }));
         w.stored();
         let late = w.updates.iter().find(|u| u.task_id.value == "late").unwrap();
         assert_eq!((late.state(), late.reason()), (state, Reason::AgentDraining));
@@ -130,7 +134,7 @@ fn a_drain_goes_on_after_a_restart() {
     let mut w = w.restart(&[(&one, running.clone()), (&two, running)]);
     assert_eq!(w.signals(), [15, 15]);
     w.register();
-    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("late") }));
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("late"), launch_executor: None }));
     w.stored();
     assert_eq!(w.states(), [TaskLost]);
     w.acknowledge();

@@ -40,7 +40,11 @@ fn status(task: &str, state: TaskState, uuid: u8) -> TaskStatus {
 
 impl World {
     fn launch(&mut self, id: &str) {
-        self.frame(Body::RunTask(RunTask { framework: framework(&[]), task: delegated(id) }));
+        self.frame(Body::RunTask(RunTask {
+            framework: framework(&[]),
+            task: delegated(id),
+            launch_executor: None,
+        }));
     }
 
     /// The first task of an executor; gives its container.
@@ -258,6 +262,7 @@ fn a_group_goes_to_its_executor_whole_or_not_at_all() {
             framework: framework(&[]),
             executor: executor(),
             task_group: TaskGroupInfo { tasks: ids.map(delegated).to_vec() },
+            launch_executor: None,
         })
     };
     w.frame(group(["a", "b"]));
@@ -413,4 +418,48 @@ fn hard_limits_count_with_what_the_other_tasks_ask_for() {
     assert_eq!(amounts.limits, [("cpus".to_owned(), 0.5 + 3.0 + 1.0)].into());
     assert_eq!(super::super::executors::amounts(&executor(), &[&other]).limits, [].into());
     let _ = Value::default();
+}
+
+#[test]
+fn a_task_for_an_executor_that_has_ended_meanwhile_is_dropped() {
+    let mut w = World::new();
+    let late = RunTask { framework: framework(&[]), task: delegated("t"), launch_executor: Some(false) };
+    w.frame(Body::RunTask(late));
+    w.stored();
+    assert!(w.commands.is_empty(), "another is not started: nobody was charged for it");
+    assert_eq!(w.states(), [TaskState::TaskLost]);
+    assert_eq!(w.updates[0].reason(), Reason::ExecutorTerminated);
+    assert!(w.exits().is_empty(), "its end was told, and is on its way");
+}
+
+#[test]
+fn what_is_told_of_a_task_that_is_not_here_leaves_nothing_behind() {
+    let mut w = World::new();
+    w.with_task();
+    w.tell(status("foreign", TaskState::TaskRunning, 1));
+    w.stored();
+    assert_eq!(w.states(), [TaskState::TaskRunning], "the framework is told, as by Mesos");
+    w.acknowledge();
+    assert!(!w.core.streams.contains(&TaskKey::new("F", "foreign")));
+    assert!(w.stored_state().orphans.is_empty());
+}
+
+#[test]
+fn an_executor_that_ends_while_the_agent_is_being_taken_in_is_told_after_that() {
+    let mut w = World::new();
+    let container = w.with_task();
+    w.stored();
+    w.step(Input::LinkClosed);
+    w.step(Input::LinkOpened);
+    w.exited(&container, 0);
+    w.stored();
+    w.container(&container, ContainerEvent::Destroyed);
+    assert!(w.exits().is_empty());
+    w.sent.clear();
+    w.frame(Body::Registered(Registered {
+        agent_id: "A".into(),
+        ping_timeout_seconds: 75.0,
+        unknown_tasks: Vec::new(),
+    }));
+    assert_eq!(w.exits(), [0]);
 }

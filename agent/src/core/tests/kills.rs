@@ -176,7 +176,7 @@ fn shutting_a_framework_down_kills_silently() {
     w.frame(Body::ShutdownFramework("F".into()));
     assert_eq!(w.signals(), [15]);
     assert_eq!(w.destroys(), 1);
-    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("d") }));
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("d"), launch_executor: None }));
     w.wait(5 * SECOND);
     assert_eq!(w.signals(), [15, 9]);
     w.exited(&running, 9);
@@ -201,7 +201,7 @@ fn a_framework_that_comes_again_is_served_once_its_earlier_tasks_have_ended() {
     let running = w.running(framework(&[]), task("a"));
     w.updates.clear();
     w.frame(Body::ShutdownFramework("F".into()));
-    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("b") }));
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("b"), launch_executor: None }));
     w.exited(&running, 15);
     w.container(&running, ContainerEvent::Destroyed);
     w.stored();

@@ -144,11 +144,12 @@ fn what_the_containerizer_says_is_told_once_with_running() {
 fn what_cannot_be_run_is_refused_with_words() {
     let mut w = World::new();
     let custom = TaskInfo { executor: Some(ExecutorInfo::default()), command: None, ..task("e") };
-    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: custom }));
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: custom, launch_executor: None }));
     w.frame(Body::RunTaskGroup(RunTaskGroup {
         framework: framework(&[]),
         executor: ExecutorInfo::default(),
         task_group: TaskGroupInfo { tasks: vec![task("g1"), task("g2")] },
+        launch_executor: None,
     }));
     w.stored();
     assert_eq!(w.states(), [TaskError; 3]);
@@ -170,10 +171,10 @@ fn what_cannot_be_run_is_refused_with_words() {
 fn tasks_for_another_agent_or_with_an_id_in_use_are_ignored() {
     let mut w = World::new();
     let foreign = TaskInfo { agent_id: "B".into(), ..task("t") };
-    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: foreign }));
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: foreign, launch_executor: None }));
     assert!(w.commands.is_empty());
     w.run("t");
-    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("t") }));
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("t"), launch_executor: None }));
     assert!(w.commands.is_empty());
 }
 
@@ -205,6 +206,7 @@ fn the_sandbox_and_the_user_are_decided_here() {
     w.frame(Body::RunTask(RunTask {
         framework: framework(&[]),
         task: TaskInfo { command: Some(command), ..task("t") },
+        launch_executor: None,
     }));
     let Some((id, ContainerCommand::Prepare(launch))) = w.commands.pop() else { panic!() };
     let expected = format!("/w/slaves/A/frameworks/F/executors/t/runs/{id}");

@@ -160,7 +160,7 @@ impl World {
     }
 
     fn run_with(&mut self, framework: FrameworkInfo, task: TaskInfo) -> ContainerId {
-        self.frame(Body::RunTask(RunTask { framework, task }));
+        self.frame(Body::RunTask(RunTask { framework, task, launch_executor: None }));
         match self.commands.pop() {
             Some((id, ContainerCommand::Prepare(_))) => id,
             other => panic!("expected a container to be prepared, but got {other:?}"),

@@ -15,7 +15,12 @@ fn executor() -> ExecutorInfo {
 impl World {
     fn launch_group(&mut self, ids: &[&str]) {
         let task_group = TaskGroupInfo { tasks: ids.iter().map(|id| task(id)).collect() };
-        let run = RunTaskGroup { framework: framework(&[]), executor: executor(), task_group };
+        let run = RunTaskGroup {
+            framework: framework(&[]),
+            executor: executor(),
+            task_group,
+            launch_executor: None,
+        };
         self.frame(Body::RunTaskGroup(run));
     }
 
@@ -159,7 +164,12 @@ fn what_a_second_group_needs_is_there_before_it_starts() {
     let resources = tepui_api::resources::Resources::parse("cpus:1", "*").unwrap().to_wire();
     let more = TaskInfo { resources, ..task("b") };
     let task_group = TaskGroupInfo { tasks: vec![more] };
-    w.frame(Body::RunTaskGroup(RunTaskGroup { framework: framework(&[]), executor: executor(), task_group }));
+    w.frame(Body::RunTaskGroup(RunTaskGroup {
+        framework: framework(&[]),
+        executor: executor(),
+        task_group,
+        launch_executor: None,
+    }));
     let [second] = &w.prepared()[..] else { panic!("its container is prepared at once") };
     let second = second.clone();
     w.stored();

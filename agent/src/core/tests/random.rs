@@ -492,7 +492,11 @@ impl Fate {
                 } else {
                     self.some_checks(task(&id))
                 };
-                self.frame(Body::RunTask(RunTask { framework: framework(capabilities), task }));
+                self.frame(Body::RunTask(RunTask {
+                    framework: framework(capabilities),
+                    task,
+                    launch_executor: None,
+                }));
             }
             15 if self.registered => self.frame(Body::Drain(DrainConfig::default())),
             16..22 if self.registered => {

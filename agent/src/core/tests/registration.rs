@@ -111,7 +111,7 @@ fn a_shutdown_ends_all_then_the_agent() {
     let mut w = World::new();
     let container = w.running(framework(&[]), task("t"));
     w.frame(Body::Shutdown(Shutdown { message: "enough".into() }));
-    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("late") }));
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("late"), launch_executor: None }));
     assert_eq!(w.signals(), [15]);
     w.exited(&container, 15);
     assert_eq!(w.ended, None);
@@ -138,7 +138,7 @@ fn what_still_comes_over_a_link_that_was_given_up_is_ignored() {
     w.running(framework(&[]), task("t"));
     w.step(Input::LinkClosed);
     w.kill("t");
-    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("late") }));
+    w.frame(Body::RunTask(RunTask { framework: framework(&[]), task: task("late"), launch_executor: None }));
     w.frame(Body::ShutdownFramework("F".into()));
     w.stored();
     assert_eq!((w.signals(), w.core.snapshot().frameworks.tasks().count()), (vec![], 1));

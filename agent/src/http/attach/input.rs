@@ -25,6 +25,9 @@ use crate::shell::guest::Input;
 /// What is still under way when a container ends has this long to arrive, as in Mesos.
 const LAST_RECORDS: Duration = Duration::from_secs(1);
 
+/// The bytes that a call of a stream may have.
+const MAX_CALL: usize = 16 << 20;
+
 /// The calls of a streamed request.
 pub(in crate::http) struct Calls<'a> {
     chunks: Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send + 'a>>,
@@ -54,7 +57,13 @@ impl<'a> Calls<'a> {
                 return call.map(Some).map_err(|error| Refusal::bad_request(error.to_string()));
             }
             match self.chunks.next().await {
-                Some(chunk) => self.decoder.push(&chunk.map_err(refused)?),
+                Some(chunk) => {
+                    self.decoder.push(&chunk.map_err(refused)?);
+                    if self.decoder.buffered() > MAX_CALL {
+                        let message = format!("a call in a stream may have {MAX_CALL} bytes");
+                        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+                    }
+                }
                 None if self.decoder.is_between_records() => return Ok(None),
                 None => return Err(refused("it ends within a record".to_owned())),
             }

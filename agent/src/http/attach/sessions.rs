@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::StatusCode;
 use tepui_api::MediaType;
@@ -21,6 +22,8 @@ use crate::shell::guest::{Guest, Input, Piece};
 
 /// So many ends are kept for who asks later; the oldest are forgotten first.
 const KEPT: usize = 1000;
+/// When a program has ended, what still holds its output has so long to write something.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// A reader beside the one who launched the session is let go when so many pieces wait for it.
 const WAITING: usize = 1024;
 
@@ -120,8 +123,8 @@ impl Sessions {
         let (to, pieces) = mpsc::channel(1);
         let sessions = self.clone();
         workers.spawn(async move {
-            session.pass_on(output, &to).await;
-            let ended = guest_end.await.unwrap_or_else(|_| Err("the agent lost sight of it".to_owned()));
+            let ended = session.pass_on(output, &to, guest_end).await;
+            let ended = ended.unwrap_or_else(|_| Err("the agent lost sight of it".to_owned()));
             tracing::info!(container = %id, ?ended, "a session has ended");
             tell.send_replace(Some(ended));
             // The answer ends no sooner: its end would end what still has to tell its status.
@@ -170,12 +173,34 @@ impl Session {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until all has been written and read.
-    async fn pass_on(&self, mut output: mpsc::Receiver<Piece>, to: &mpsc::Sender<Piece>) {
-        while let Some(piece) = output.recv().await {
+    /// Until all has been written and read; gives what `end` does.
+    async fn pass_on<T>(
+        &self,
+        mut output: mpsc::Receiver<Piece>,
+        to: &mpsc::Sender<Piece>,
+        mut end: impl Future<Output = T> + Unpin,
+    ) -> T {
+        let mut ended = None;
+        loop {
+            let piece = match &ended {
+                None => tokio::select! {
+                    piece = output.recv() => piece,
+                    end = &mut end => {
+                        ended = Some(end);
+                        continue;
+                    }
+                },
+                // Others may hold its output for ever. It is read as long as something comes.
+                Some(_) => tokio::time::timeout(LAST_OUTPUT, output.recv()).await.unwrap_or(None),
+            };
+            let Some(piece) = piece else { break };
             self.readers().retain(|reader| reader.try_send(piece.clone()).is_ok());
             // Who launched it and does not read makes it wait; who has gone ends it.
             let _ = to.send(piece).await;
+        }
+        match ended {
+            Some(ended) => ended,
+            None => end.await,
         }
     }
 
@@ -296,8 +321,12 @@ pub(in crate::http) async fn of_session(context: &Context, call: &Call, media: M
             let of_nested = call.kill_nested_container.as_ref().map(|kill| (&kill.container_id, kill.signal));
             let of_any = call.kill_container.as_ref().map(|kill| (&kill.container_id, kill.signal));
             let (id, signal) = of_nested.or(of_any)?;
-            // One that has ended needs none.
-            let _ = context.sessions.get(id)?.signals.send(signal.unwrap_or(libc::SIGKILL));
+            let session = context.sessions.get(id)?;
+            if session.end.borrow().is_some() {
+                let message = format!("Container '{id}' cannot be found (or is already killed)");
+                return Some(Err(Refusal::new(StatusCode::NOT_FOUND, message)));
+            }
+            let _ = session.signals.send(signal.unwrap_or(libc::SIGKILL));
             done()
         }
         Type::RemoveNestedContainer | Type::RemoveContainer => {

@@ -235,7 +235,7 @@ impl Agent {
             _ if !self.is_up() => {
                 return Err(format!("an order before the answer to the registration: {order:?}"));
             }
-            Order::RunTask(RunTask { framework, task }) => {
+            Order::RunTask(RunTask { framework, task, .. }) => {
                 let executor = task.executor.clone();
                 self.run(now, framework, task, executor, rng)?;
             }
