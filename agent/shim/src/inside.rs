@@ -425,6 +425,9 @@ impl Running {
             self.end(None);
             return Ok(());
         }
+        if number == libc::SIGSTOP {
+            return processes::stop(self.keeper);
+        }
         // The keeper passes it on.
         processes::send(self.keeper, number)
     }
@@ -436,6 +439,8 @@ impl Running {
         for pid in &left {
             let _ = processes::send(*pid, libc::SIGKILL);
         }
+        // Somebody in the container may have stopped it, and it has the ended ones to wait for.
+        let _ = processes::send(self.keeper, libc::SIGCONT);
         if left.is_empty() {
             *status = status.or_else(|| crate::shim::reported(&self.status));
             *quiet += 1;

@@ -28,6 +28,10 @@ impl Processes {
 
     /// Sends a signal to all that `scope` means, `except` for those that pass signals on to one that gets it in any case.
     pub(crate) fn signal(&self, number: i32, scope: SignalScope, except: &[Pid]) -> io::Result<()> {
+        // Nobody can pass on what stops him, too.
+        if scope == SignalScope::Program && self.first == FirstProcess::Init && number == libc::SIGSTOP {
+            return stop(self.init);
+        }
         // The end of a PID namespace's first process is the end of all in it.
         let first_suffices = self.first == FirstProcess::Init && number == libc::SIGKILL;
         if scope == SignalScope::Program || first_suffices || self.first == FirstProcess::Holder {
@@ -145,6 +149,11 @@ fn parent(pid: Pid) -> Option<Pid> {
 
 fn is_gone(sent: &io::Result<()>) -> bool {
     sent.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+}
+
+/// Stops what is below a process that passes signals on.
+pub(crate) fn stop(process: Pid) -> io::Result<()> {
+    below(process).into_iter().map(|pid| send(pid, libc::SIGSTOP)).filter(|sent| !is_gone(sent)).collect()
 }
 
 pub(crate) fn send(pid: Pid, number: i32) -> io::Result<()> {

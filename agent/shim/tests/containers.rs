@@ -164,6 +164,28 @@ fn signals_reach_the_program(context: &Context) {
     assert_eq!(peer.event(), Some(Event::Pong));
     peer.ask(&signal(1000, SignalScope::Program));
     assert!(matches!(peer.event(), Some(Event::Refused { .. })));
+    // One that the first process could not pass on, had it been stopped itself.
+    peer.ask(&signal(libc::SIGSTOP, SignalScope::Program));
+    assert_eq!(peer.event(), Some(Event::Signalled));
+    peer.ask(&signal(libc::SIGKILL, SignalScope::All));
+    assert_eq!(peer.event(), Some(Event::Signalled));
+    assert_eq!(peer.ended(), killed(libc::SIGKILL));
+    container.wait_for_shim();
+
+    let stopped = context.shell("stopped", "sleep 0.3; exit 4");
+    let mut peer = stopped.launch(&context.zygote);
+    peer.started();
+    peer.ask(&signal(libc::SIGSTOP, SignalScope::Program));
+    assert_eq!(peer.event(), Some(Event::Signalled));
+    peer.ask(&signal(libc::SIGCONT, SignalScope::Program));
+    assert_eq!(peer.event(), Some(Event::Signalled));
+    assert_eq!(peer.ended(), exited(4));
+    stopped.wait_for_shim();
+
+    let container = context
+        .container("gentle", ExecPlan { path: "sleep".into(), argv: vec!["sleep".into(), "60".into()] });
+    let mut peer = container.launch(&context.zygote);
+    peer.started();
     peer.ask(&signal(libc::SIGTERM, SignalScope::Program));
     assert_eq!(peer.event(), Some(Event::Signalled));
     assert_eq!(peer.ended(), killed(libc::SIGTERM));
