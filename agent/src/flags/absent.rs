@@ -19,7 +19,7 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("cgroups_hierarchy", "cgroups are used where the system has mounted them"),
     ("credential", AUTHENTICATION),
     ("csi_plugin_config_dir", PROVIDERS),
-    ("default_container_info", EXECUTORS),
+    ("default_container_info", "name the container in each task or executor"),
     ("disk_profile_adaptor", MODULES),
     ("docker", "no client is needed: the engine is asked at --docker_socket"),
     (
@@ -28,7 +28,7 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ),
     ("docker_stop_timeout", "use kill_policy of the task, or --executor_shutdown_grace_period"),
     ("domain", "fault domains are not built yet"),
-    ("domain_socket_location", EXECUTORS),
+    ("domain_socket_location", "executors reach the agent at its address"),
     ("egress_burst", PORT_MAPPING),
     ("egress_ceil_limit", PORT_MAPPING),
     ("egress_flow_classifier_parent", PORT_MAPPING),
@@ -36,18 +36,21 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("egress_unique_flow_per_container", PORT_MAPPING),
     ("ephemeral_ports_per_container", PORT_MAPPING),
     ("eth0_name", PORT_MAPPING),
-    ("executor_reregistration_retry_interval", EXECUTORS),
+    ("executor_reregistration_retry_interval", "executors subscribe by HTTP, and try again by themselves"),
     ("executor_secret_key", AUTHENTICATION),
     ("external_log_file", LOGS),
     ("firewall_rules", "endpoints cannot be disabled; let only trusted hosts reach the port"),
-    ("gc_non_executor_container_sandboxes", EXECUTORS),
+    (
+        "gc_non_executor_container_sandboxes",
+        "the sandbox of a container by call goes with REMOVE_CONTAINER, or with its parent's",
+    ),
     ("hadoop_home", "URIs are fetched by http, https and from the file system only"),
     ("hooks", MODULES),
     ("http_authenticators", AUTHENTICATION),
-    ("http_command_executor", EXECUTORS),
+    ("http_command_executor", "command tasks have no executor of their own process"),
     ("http_credentials", AUTHENTICATION),
-    ("http_executor_domain_sockets", EXECUTORS),
-    ("http_heartbeat_interval", EXECUTORS),
+    ("http_executor_domain_sockets", "executors reach the agent at its address"),
+    ("http_heartbeat_interval", "the heartbeats of its streams have intervals of their own"),
     ("image_provisioner_backend", "images are always mounted as overlays"),
     ("ingress_burst", PORT_MAPPING),
     ("ingress_ceil_limit", PORT_MAPPING),
@@ -86,7 +89,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
 ];
 
 const AUTHENTICATION: &str = "there is no authentication yet: let only trusted hosts reach the port";
-const EXECUTORS: &str = "custom executors and nested containers are not built yet";
 const LOGS: &str = "logs go to stderr; choose what is logged with --logging_level";
 const MODULES: &str = "Mesos' modules are bound to its C++ ABI and cannot be loaded";
 const OVERSUBSCRIPTION: &str = "oversubscription is not built yet";
