@@ -26,6 +26,8 @@ use crate::shell::guest::{Guest, Input, Piece, Resize};
 const WAITING: usize = 16;
 /// The variable that marks a command's processes.
 const MARK: &str = "TEPUI_EXEC_ID";
+/// So often processes are looked for that others may have made meanwhile.
+const ROUNDS: u32 = 100;
 
 impl DockerContainerizer {
     /// Runs a command in a container to its end. Its output is not kept: the container's own files hold what the engine has of the container's program.
@@ -35,7 +37,7 @@ impl DockerContainerizer {
     pub async fn run_inside(&self, id: &ContainerId, inside: Inside) -> Result<i32, String> {
         let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
         let engine = &self.inner.engine;
-        let mark = Marked::new();
+        let mark = Marked::new(&self.inner.owner());
         let name = container.name();
         let running = run(engine, &name, options(&inside.command, &mark)?);
         let ended = match inside.timeout {
@@ -75,7 +77,7 @@ impl DockerContainerizer {
     ) -> Result<Guest, String> {
         const WHAT: &str = "run a command in the container";
         let container = self.inner.get(id).ok_or_else(|| format!("there is no container {id}"))?;
-        let mark = Arc::new(Marked::new());
+        let mark = Arc::new(Marked::new(&self.inner.owner()));
         let asked = CreateExecOptions {
             attach_stdin: Some(true),
             tty: Some(terminal.is_some()),
@@ -189,38 +191,59 @@ pub(super) fn options(command: &CommandInfo, mark: &Marked) -> Result<CreateExec
 }
 
 /// The processes of one command. Killed when this is dropped, should any be left.
-pub(super) struct Marked(Uuid);
+pub(super) struct Marked(String);
 
 impl Marked {
-    pub(super) fn new() -> Self {
-        Self(Uuid::new_v4())
+    /// `owner` is the agent's: by it the next agent knows those of this one, should it be killed.
+    pub(super) fn new(owner: &str) -> Self {
+        Self(format!("{}{}", of_owner(owner), Uuid::new_v4()))
     }
 
     fn variable(&self) -> String {
-        format!("{MARK}={}", self.0)
+        self.0.clone()
     }
 
     /// Sends a signal to all of them; tells how many there were.
     pub(super) fn signal(&self, signal: Signal) -> usize {
-        let wanted = self.variable().into_bytes();
-        let mut sent = 0;
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-                continue;
-            };
-            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environment.split(|byte| *byte == 0).any(|variable| variable == wanted) {
-                sent += usize::from(kill(Pid::from_raw(pid), signal).is_ok());
-            }
-        }
-        sent
+        let wanted = self.0.as_bytes();
+        signal_all(signal, |variable| variable == wanted)
     }
+}
+
+/// How the marks of an agent's commands begin.
+fn of_owner(owner: &str) -> String {
+    format!("{MARK}={owner}:")
+}
+
+/// Kills what an earlier process of the agent with this owner has left. Those commands end with the agent.
+pub(super) fn end_those_of(owner: &str) {
+    let prefix = of_owner(owner).into_bytes();
+    for _ in 0..ROUNDS {
+        if signal_all(Signal::SIGKILL, |variable| variable.starts_with(&prefix)) == 0 {
+            break;
+        }
+    }
+}
+
+/// Sends a signal to all processes with a variable that is meant; tells how many there were.
+fn signal_all(signal: Signal, meant: impl Fn(&[u8]) -> bool) -> usize {
+    let mut sent = 0;
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.split(|byte| *byte == 0).any(&meant) {
+            sent += usize::from(kill(Pid::from_raw(pid), signal).is_ok());
+        }
+    }
+    sent
 }
 
 impl Drop for Marked {
     fn drop(&mut self) {
         // A process may have made another while the others were looked through.
-        for _ in 0..100 {
+        for _ in 0..ROUNDS {
             if self.signal(Signal::SIGKILL) == 0 {
                 break;
             }
@@ -234,22 +257,35 @@ mod tests {
 
     #[test]
     fn processes_are_found_by_their_mark() {
-        let mark = Marked::new();
-        let (name, value) = (MARK, mark.0.to_string());
-        let mut child = std::process::Command::new("sleep").arg("600").env(name, value).spawn().unwrap();
+        let owner = format!("/test/{}", Uuid::new_v4());
+        let mark = Marked::new(&owner);
+        let start = || {
+            let value = mark.0.strip_prefix("TEPUI_EXEC_ID=").unwrap();
+            std::process::Command::new("sleep").arg("600").env(MARK, value).spawn().unwrap()
+        };
+        let mut child = start();
         // Its environment is this process' own until it runs its program.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while mark.signal(Signal::SIGCONT) == 0 {
             assert!(std::time::Instant::now() < deadline, "it is not found");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
+        end_those_of("/test/another");
+        assert!(child.try_wait().unwrap().is_none());
+        end_those_of(&owner);
+        assert!(!child.wait().unwrap().success(), "by the next agent");
+        let mut child = start();
+        while mark.signal(Signal::SIGCONT) == 0 {
+            assert!(std::time::Instant::now() < deadline, "it is not found");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         drop(mark);
-        assert!(!child.wait().unwrap().success());
+        assert!(!child.wait().unwrap().success(), "and when nobody waits for it");
     }
 
     #[test]
     fn a_command_is_asked_for_as_it_is_meant() {
-        let mark = Marked::new();
+        let mark = Marked::new("/w");
         let line = CommandInfo { value: Some("echo a".to_owned()), ..CommandInfo::default() };
         assert_eq!(options(&line, &mark).unwrap().cmd.unwrap(), ["/bin/sh", "-c", "echo a"]);
         let plain = CommandInfo {

@@ -24,6 +24,8 @@ impl DockerContainerizer {
         &self,
         known: Vec<(ContainerId, Arc<Launch>)>,
     ) -> HashMap<ContainerId, Found> {
+        let owner = self.inner.owner();
+        let ended = tokio::task::spawn_blocking(move || super::inside::end_those_of(&owner));
         let containers = known.into_iter().map(|(id, launch)| Arc::new(Container::new(id, launch)));
         let looks = containers.map(|container| async move {
             self.inner.containers().insert(container.id.clone(), Arc::clone(&container));
@@ -31,6 +33,9 @@ impl DockerContainerizer {
             (container.id.clone(), found)
         });
         let found = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
+        if let Err(error) = ended.await {
+            tracing::warn!(%error, "commands that an earlier agent ran in containers may be left");
+        }
         self.inner.sweep_from_now_on();
         found
     }
