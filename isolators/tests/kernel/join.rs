@@ -39,6 +39,11 @@ async fn a_container_gets_a_controller_that_no_isolator_drives() {
                 .any(|one| one == pid.to_string())
         };
         wait_for("the process to be there", || is_in(process.0.id()).then_some(()));
+        // One that comes later would find its cgroup being removed, and keep it.
+        wait_for("the other to be in its own", || {
+            let text = std::fs::read_to_string(other.cgroup_procs.last().unwrap()).unwrap();
+            text.lines().any(|pid| pid == another.0.id().to_string()).then_some(())
+        });
         assert!(!is_in(another.0.id()), "a container without it is elsewhere");
         if controller == Controller::Cpuset {
             let status = std::fs::read_to_string(format!("/proc/{}/status", process.0.id())).unwrap();
