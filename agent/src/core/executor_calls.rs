@@ -175,7 +175,7 @@ impl Core {
             Known::No => {}
         }
         let Some(task) = self.frameworks.task(&task_key) else {
-            if request.is_none() {
+            if request.is_none() || self.was_delegated(&task_key, key) {
                 // An agent never loses a task whose updates are not acknowledged: all of that was heard.
                 self.tell_heard(key, &status.task_id, uuid, out);
                 return false;
@@ -212,6 +212,17 @@ impl Core {
             self.hand_over(key, out);
         }
         true
+    }
+
+    /// Whether this executor had this task, which is over.
+    fn was_delegated(&self, task: &TaskKey, key: &ExecutorKey) -> bool {
+        let framework = self.frameworks.get(&key.framework);
+        framework.is_some_and(|framework| {
+            framework.completed.iter().any(|done| {
+                done.info.task_id == task.task
+                    && done.info.executor.as_ref().is_some_and(|own| own.executor_id == key.executor)
+            })
+        })
     }
 
     /// A status with what the agent adds to it.

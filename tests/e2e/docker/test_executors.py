@@ -67,7 +67,7 @@ def test_an_executor_in_a_docker_container(own_cluster, engine):
     mine.wait_event("SHUTDOWN")
     failed = framework.wait_event("FAILURE", where=lambda e: "executor_id" in e["failure"])["failure"]
     assert failed["executor_id"]["value"] == "e"
-    wait.until(lambda: not engine.names(), 20, "no container is left")
+    wait.until(lambda: name not in engine.names(), 20, "its container is removed")
     framework.disconnect()
 
 

@@ -261,7 +261,8 @@ def test_a_kill_has_its_grace_period(framework, engine):
     deaf = run(framework, "trap '' TERM; while true; do sleep 0.1; done", states=("TASK_RUNNING",))
     framework.kill(deaf, kill_policy={"grace_period": {"nanoseconds": 200_000_000}})
     assert framework.wait_terminal(deaf)["state"] == "TASK_KILLED"
-    wait.until(lambda: not engine.names(), 20, "both containers are removed")
+    names = {name_of(framework, task_id), name_of(framework, deaf)}
+    wait.until(lambda: not names & set(engine.names()), 20, "both containers are removed")
 
 
 def test_statistics(docker_cluster, framework, inspect):

@@ -262,7 +262,7 @@ def test_what_is_refused(shared_cluster, program):
         assert web.get(agent, path).status == status, path
     for path in ("/monitor/statistics", "/containers", "/tepui/v1/pressure"):
         assert web.request(agent, "POST", path).status == 405
-    assert web.post_json(agent, "/api/v1", {"type": "LAUNCH_NESTED_CONTAINER"}).status == 501
+    assert web.post_json(agent, "/api/v1", {"type": "ADD_RESOURCE_PROVIDER_CONFIG"}).status == 501
 
 
 def test_whoever_asks_is_told_of_what_runs_by_then(shared_cluster, framework):

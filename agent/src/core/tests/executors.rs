@@ -170,6 +170,8 @@ fn what_an_executor_tells_is_stored_then_acknowledged_and_sent_once() {
     );
     assert_eq!(w.closed, [StreamId(1)]);
     assert_eq!(w.events(2), [event::Type::Acknowledged, event::Type::Subscribed]);
+    w.tell(status("t", TaskState::TaskRunning, 9));
+    assert_eq!(w.events(2), [event::Type::Acknowledged], "nothing comes after the last");
     assert_eq!(w.updates.len(), 2);
     assert!(w.core.snapshot().frameworks.get(&"F".into()).unwrap().executors.len() == 1, "it stays, idle");
 }

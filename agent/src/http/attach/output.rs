@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderValue, Response};
 use tepui_api::http::{Body, MESSAGE_CONTENT_TYPE, RECORDIO, Refusal};
 use tepui_api::v1::agent::{Call, ProcessIo, process_io};
@@ -54,18 +54,19 @@ pub(super) fn answer(
     guard: impl Send + 'static,
 ) -> Response<Body> {
     let media = form.message();
-    let first = tokio::time::Instant::now();
+    let first = tokio::time::Instant::now() + HEARTBEAT;
     let heartbeats = tokio::time::interval_at(first, HEARTBEAT);
-    let records =
+    let later =
         stream::unfold((pieces, heartbeats, guard), move |(mut pieces, mut heartbeats, guard)| async move {
             let message = tokio::select! {
                 biased;
                 _ = heartbeats.tick() => heartbeat(),
                 piece = pieces.recv() => data(piece?),
             };
-            let record = recordio::encode(&encode(media, &message));
-            Some((record, (pieces, heartbeats, guard)))
+            Some((message, (pieces, heartbeats, guard)))
         });
+    let messages = stream::once(std::future::ready(heartbeat())).chain(later);
+    let records = messages.map(move |message| recordio::encode(&encode(media, &message)));
     let content_type = match form {
         Form::Plain(media) => media.as_str(),
         Form::Records(_) => RECORDIO,
