@@ -151,9 +151,10 @@ fn is_gone(sent: &io::Result<()>) -> bool {
     sent.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
 }
 
-/// Stops what is below a process that passes signals on.
+/// Stops the program of a process that passes signals on: whoever it would pass them on to.
 pub(crate) fn stop(process: Pid) -> io::Result<()> {
-    below(process).into_iter().map(|pid| send(pid, libc::SIGSTOP)).filter(|sent| !is_gone(sent)).collect()
+    let own = everybody()?.into_iter().filter(|pid| parent(*pid) == Some(process));
+    own.map(|pid| send(pid, libc::SIGSTOP)).filter(|sent| !is_gone(sent)).collect()
 }
 
 pub(crate) fn send(pid: Pid, number: i32) -> io::Result<()> {

@@ -270,6 +270,7 @@ def test_only_one_may_type(shared_cluster, framework):
 def test_the_output_of_a_plain_task_is_followed(shared_cluster, framework):
     task_id = framework.run_task("echo before; while ! test -e go; do sleep 0.1; done; echo after; echo bad >&2; sleep 1")
     agent = shared_cluster.agents["agent"]
+    wait.until(lambda: "before" in run(shared_cluster, "logs", task_id).stdout, 20, "it has begun to write")
     stream = Stream(agent, {"type": "ATTACH_CONTAINER_OUTPUT", "attach_container_output": {"container_id": container_of(framework, task_id)}})
     assert stream.status == 200
     assert run(shared_cluster, "exec", task_id, "--", "touch", "go").returncode == 0
