@@ -169,8 +169,10 @@ class TwoExecutors:
         found, seen = {}, set()
         with self.lock:
             for name, state, uuid, _ in self.updates:
-                if uuid not in seen:
-                    seen.add(uuid)
+                # The coordinator's own, of an offer that went with the agent, have none.
+                update = uuid or (name, state)
+                if update not in seen:
+                    seen.add(update)
                     found.setdefault(name, []).append(state)
         return found
 
@@ -206,11 +208,11 @@ def test_pymesos_executors_outlive_three_kills_of_their_agent(bare_cluster):
         states = scheduler.states()
         assert len(states) == 2 * DELEGATED
         whole = [name for name, told in states.items() if told == ["TASK_RUNNING", "TASK_FINISHED"]]
-        # What was on its way to an executor when its agent was killed: the framework is told so, and nothing else.
+        # What was on its way to an executor or to the agent when that was killed: the framework is told so, and nothing else.
         lost = [name for name, told in states.items() if told == ["TASK_LOST"]]
         wrong = {name: told for name, told in states.items() if name not in {*whole, *lost}}
         assert not wrong, wrong
-        assert len(whole) >= 2 * DELEGATED - 3 * 25 and len({name.rsplit("-", 1)[0] for name in lost}) <= 1, lost
+        assert len(whole) >= 2 * DELEGATED - 3 * 50 and len({name.rsplit("-", 1)[0] for name in lost}) <= 1, lost
         ends = Counter(name for name, state, uuid, _ in set(scheduler.updates) if state in TERMINAL)
         assert set(ends.values()) == {1}, "one last update each"
         executors = bare_cluster.operator("GET_EXECUTORS")["get_executors"]["executors"]
