@@ -26,6 +26,7 @@ mod containers;
 mod drain;
 mod executor;
 mod executor_calls;
+mod executor_end;
 mod executors;
 mod frames;
 mod frameworks;

@@ -15,7 +15,7 @@ use tepui_api::v1::{ContainerId, ExecutorInfo, TaskState, executor_info};
 
 use super::Core;
 use super::executor::{Executor, ExecutorKey, ExecutorLife};
-use super::executors::terminated;
+use super::executor_end::terminated;
 use super::frames::{grace_of, limits_of};
 use super::input::{ContainerCommand, Launch, Now, Output, Workload};
 use super::status::is_terminal;

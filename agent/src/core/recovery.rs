@@ -17,7 +17,8 @@ use tepui_api::v1::{
 
 use super::containers::exit_verdict;
 use super::executor::{Amounts, Executor, ExecutorKey, ExecutorLife};
-use super::executors::{NO_STATUS, amounts, terminated};
+use super::executor_end::terminated;
+use super::executors::{NO_STATUS, amounts};
 use super::frames::limits_of;
 use super::input::{
     ContainerCommand, ExecutorWrite, FrameworkFate, Launch, Limitation, Now, Output, TaskWrite, Workload,
