@@ -158,6 +158,13 @@ impl Framework {
                         v1::TaskState::TaskStaging
                         | v1::TaskState::TaskStarting
                         | v1::TaskState::TaskFinished => {}
+                        // The offer was taken back while nobody read: there will be another.
+                        v1::TaskState::TaskLost
+                            if status.reason() == v1::task_status::Reason::InvalidOffers =>
+                        {
+                            times.remove(&status.task_id.value);
+                            launched -= 1;
+                        }
                         other => bail!(
                             "task {} became {}: {}",
                             status.task_id,

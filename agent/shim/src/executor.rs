@@ -136,7 +136,7 @@ impl Program {
             }
         }
         if let Some(directory) = start.directory
-            && let Err(error) = std::env::set_current_dir(directory)
+            && let Err(error) = enter(directory)
         {
             return self.cannot(&format!("enter {} for", directory.display()), &error.to_string());
         }
@@ -218,6 +218,16 @@ impl Program {
             }
         }
     }
+}
+
+/// Enters a directory of the container's root file system. A path like `/proc/self/fd/7`, which an image may name as its working directory, could lead to
+/// what the shim has open of the host: the kernel gives no path from the root to that, and it is left again.
+fn enter(directory: &Path) -> io::Result<()> {
+    std::env::set_current_dir(directory)?;
+    std::env::current_dir().map(drop).map_err(|_| {
+        let _ = std::env::set_current_dir("/");
+        io::Error::other("it is not within the container's root file system")
+    })
 }
 
 /// Keeps the program back until its init has given up what the program could take from it.

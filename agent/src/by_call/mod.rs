@@ -9,8 +9,8 @@
 //!                 └── cannot be made: forgotten at once
 //! ```
 //!
-//! Others may have containers here that they make themselves ([`ByCalls::register`]): so a session in a container is known to whoever waits
-//! for it, kills or lists it.
+//! Of the tasks of a pod, which are the core's, it is known here how they ended, for as long as their pod is there: as in Mesos, one can wait
+//! for them late.
 
 mod records;
 
@@ -49,11 +49,14 @@ struct Inner {
 }
 
 /// A container that is known here.
+#[derive(Default)]
 struct Entry {
-    /// The sandbox that goes when it is removed; none of a container that somebody else makes.
+    /// The sandbox that goes when it is removed; none of a container that was not asked for by a call.
     sandbox: Option<PathBuf>,
-    /// What is written down of it; nothing of a container that ends with the agent.
+    /// What is written down of it; nothing of a container that was not asked for by a call.
     record: Mutex<Option<Record>>,
+    /// Set to true when it is killed before the backend knows it.
+    stopped: watch::Sender<bool>,
     ended: watch::Sender<Option<Ended>>,
 }
 
@@ -177,6 +180,7 @@ impl ByCalls {
         let (directory, user) = self.place(&asked)?;
         let mut record = Record::new(asked, &directory, user);
         let launch = Arc::new(record.take_launch());
+        let entry;
         {
             let mut entries = inner.entries();
             if let Some(known) = entries.get(&id) {
@@ -192,10 +196,11 @@ impl ByCalls {
                 .records
                 .save(&record)
                 .map_err(|error| format!("the container cannot be written down: {error}"))?;
-            entries.insert(id.clone(), Arc::new(Entry::of(record)));
+            entry = Arc::new(Entry::of(record));
+            entries.insert(id.clone(), Arc::clone(&entry));
         }
         tracing::info!(container = %id, "launching a container by call");
-        match self.make(&id, &launch).await {
+        match self.make(&id, &launch, entry.stopped.subscribe()).await {
             Ok(()) => Ok(Launched::Now),
             Err(message) => {
                 tracing::warn!(container = %id, message, "a container could not be launched by call");
@@ -205,6 +210,8 @@ impl ByCalls {
                 if let Err(error) = self.erase(&id).await {
                     tracing::error!(container = %id, %error, "what is left of a container could not be removed");
                 }
+                // Whoever waits for it already is told that it is over.
+                entry.close(Ended::default());
                 Err(message)
             }
         }
@@ -222,7 +229,17 @@ impl ByCalls {
         Ok((paths::nested(&sandbox, &asked.id.value), own.or(user)))
     }
 
-    async fn make(&self, id: &ContainerId, launch: &Arc<Launch>) -> Result<(), String> {
+    async fn make(
+        &self,
+        id: &ContainerId,
+        launch: &Arc<Launch>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<(), String> {
+        let stop = Stop::of(stopped);
+        let go_on = || match stop.is_said() {
+            true => Err("the container was killed before it ran".to_owned()),
+            false => Ok(()),
+        };
         let (made, nested) = (Arc::clone(launch), id.parent.is_some());
         let sandbox = tokio::task::spawn_blocking(move || match nested {
             true => sandbox::create_nested(&made.directory, made.user.as_deref()),
@@ -231,21 +248,15 @@ impl ByCalls {
         sandbox.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let uris = launch.command().map_or(&[][..], |command| &command.uris);
         let job = Job { container: id, uris, sandbox: &launch.directory, user: launch.user.as_deref() };
-        // Nobody can kill it yet.
-        let (_nobody, never) = watch::channel(false);
-        self.inner.fetcher.fetch(job, &Stop::of(never)).await.map_err(|error| error.to_string())?;
+        let fetched = self.inner.fetcher.fetch(job, &stop).await;
+        go_on()?;
+        fetched.map_err(|error| error.to_string())?;
         let backend = &self.inner.backend;
         backend.prepare(id.clone(), Arc::clone(launch)).await.map_err(|error| error.message)?;
+        // It may have been killed just before the backend knew it.
+        go_on()?;
         backend.start(id.clone()).await.map_err(|error| error.message)?;
         Ok(())
-    }
-
-    /// Has a container known here that somebody else makes and removes. Its end comes by [`ByCalls::heard`]; it is forgotten by
-    /// [`ByCalls::remove`] or with its root. It is not written down: an agent that starts anew ends it.
-    #[allow(dead_code, reason = "sessions in containers are registered by it")]
-    pub(crate) fn register(&self, id: ContainerId) {
-        let entry = Entry { sandbox: None, record: Mutex::new(None), ended: watch::Sender::new(None) };
-        self.inner.entries().insert(id, Arc::new(entry));
     }
 
     /// A container's program has ended, whosever it is.
@@ -260,7 +271,10 @@ impl ByCalls {
         if let Some(waited) = inner.others().remove(id) {
             waited.send_replace(Some(ended.clone()));
         }
-        let Some(entry) = inner.entries().get(id).cloned() else { return };
+        let Some(entry) = inner.entries().get(id).cloned() else {
+            self.keep(id, ended);
+            return;
+        };
         if entry.ended.borrow().is_some() {
             return;
         }
@@ -278,12 +292,28 @@ impl ByCalls {
                     tracing::error!(container = %id, %error, "a container's end cannot be written down");
                 }
             }
-            entry.ended.send_if_modified(|known| {
-                known.is_none() && {
-                    *known = Some(ended);
-                    true
-                }
-            });
+            entry.close(ended);
+        });
+    }
+
+    /// Remembers how a container of somebody else's ended, if it is nested in one that is still there.
+    fn keep(&self, id: &ContainerId, ended: Ended) {
+        let inner = &self.inner;
+        let root = root(id);
+        if id.parent.is_none() || (inner.backend.place(root).is_none() && !inner.entries().contains_key(root))
+        {
+            return;
+        }
+        let record = Record::of_another(id.clone(), &ended);
+        let entry = Entry { ended: watch::Sender::new(Some(ended)), ..Entry::default() };
+        inner.entries().insert(id.clone(), Arc::new(entry));
+        let (this, id) = (self.clone(), id.clone());
+        inner.workers.spawn_blocking(move || {
+            if this.inner.entries().contains_key(&id)
+                && let Err(error) = this.inner.records.save(&record)
+            {
+                tracing::error!(container = %id, %error, "a container's end cannot be written down");
+            }
         });
     }
 
@@ -297,12 +327,16 @@ impl ByCalls {
                     let mut others = self.inner.others();
                     others.entry(id.clone()).or_insert_with(|| watch::Sender::new(None)).subscribe()
                 };
-                // Only after it is heard of here: else its end could be missed.
-                if self.inner.backend.place(id).is_none() {
-                    self.inner.others().remove(id);
-                    return None;
+                // Only now that its end is heard of here: else it could be missed.
+                let ended = self.inner.entries().get(id).map(|entry| entry.ended.subscribe());
+                match ended {
+                    Some(ended) => ended,
+                    None if self.inner.backend.place(id).is_some() => waited,
+                    None => {
+                        self.inner.others().remove(id);
+                        return None;
+                    }
                 }
-                waited
             }
         };
         let known = ended.wait_for(Option::is_some).await.ok()?;
@@ -316,7 +350,9 @@ impl ByCalls {
     pub(crate) async fn kill(&self, id: &ContainerId, signal: i32) -> Result<bool, String> {
         let inner = &self.inner;
         if inner.backend.place(id).is_none() {
-            return Ok(false);
+            // Of those that end, the backend knows nothing any more; of those that begin, nothing yet.
+            let begins = inner.entries().get(id).filter(|entry| entry.ended.borrow().is_none()).cloned();
+            return Ok(begins.is_some_and(|entry| entry.stop()));
         }
         let runs = inner.backend.status(id.clone()).await.is_ok_and(|status| status.executor_pid.is_some());
         if runs {
@@ -365,13 +401,32 @@ impl ByCalls {
         };
         inner.others().retain(|other, _| !goes(other));
         let mut entries = inner.entries();
-        let before = entries.len();
-        entries.retain(|other, _| !goes(other));
-        if entries.len() != before
+        let gone: Vec<_> = entries.extract_if(|other, _| goes(other)).collect();
+        for (_, entry) in &gone {
+            entry.stop();
+        }
+        if !gone.is_empty()
             && let Err(error) = inner.records.remove(id)
         {
             tracing::error!(container = %id, %error, "what was written down of a container cannot be removed");
         }
+    }
+
+    /// The core has destroyed a container of a task or an executor. How one ended that was nested in another is known for as long as that is there.
+    pub(crate) fn destroyed(&self, id: &ContainerId) {
+        if id.parent.is_none() {
+            self.forget(id);
+            return;
+        }
+        let nested: Vec<_> = self
+            .inner
+            .entries()
+            .keys()
+            .filter(|other| other.parent.as_deref() == Some(id))
+            .cloned()
+            .collect();
+        nested.iter().for_each(|nested| self.forget(nested));
+        self.end(id, Ended::default());
     }
 
     /// Those without a parent that have not ended.
@@ -404,8 +459,22 @@ impl Inner {
 
 impl Entry {
     fn of(record: Record) -> Self {
-        let (sandbox, ended) = (Some(PathBuf::from(&record.directory)), record.ended());
-        Self { sandbox, record: Mutex::new(Some(record)), ended: watch::Sender::new(ended) }
+        let (sandbox, ended) = (record.sandbox(), watch::Sender::new(record.ended()));
+        Self { sandbox, record: Mutex::new(Some(record)), ended, ..Self::default() }
+    }
+
+    /// Has a launch under way end. False if none was, or it was told before.
+    fn stop(&self) -> bool {
+        !self.stopped.send_replace(true)
+    }
+
+    /// Tells all who wait; the first end counts.
+    fn close(&self, ended: Ended) {
+        self.ended.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert(ended);
+            first
+        });
     }
 
     fn record(&self) -> MutexGuard<'_, Option<Record>> {

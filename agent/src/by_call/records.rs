@@ -27,9 +27,9 @@ pub(super) struct Record {
     /// What was asked for, without secrets: command, container, resources and limits.
     #[prost(message, required, tag = "2")]
     info: TaskInfo,
-    /// Its sandbox.
+    /// Its sandbox; empty if that is not for this to remove.
     #[prost(string, required, tag = "3")]
-    pub(super) directory: String,
+    directory: String,
     /// Who it runs as.
     #[prost(string, optional, tag = "4")]
     user: Option<String>,
@@ -144,6 +144,18 @@ impl Record {
             user,
             end: None,
         }
+    }
+
+    /// How a container ended that was not asked for by a call.
+    pub(super) fn of_another(container: ContainerId, ended: &Ended) -> Self {
+        let mut record = Self { container, ..Self::default() };
+        record.end(ended);
+        record
+    }
+
+    /// The sandbox that goes with it.
+    pub(super) fn sandbox(&self) -> Option<PathBuf> {
+        Some(PathBuf::from(&self.directory)).filter(|directory| !directory.as_os_str().is_empty())
     }
 
     /// To make the container, and then without what nobody may read on a disk.

@@ -153,16 +153,19 @@ fn packing(output: &Path) -> Option<Packing> {
     (!RESERVED.contains(&plain)).then(|| Packing::Gzip(PathBuf::from(plain)))
 }
 
-/// A URI without its password.
+/// A URI without its password, and without its query, which often is a key to what it names.
 pub(super) fn shown(uri: &str) -> String {
-    let hide = || {
-        let (scheme, rest) = uri.split_once("://")?;
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let (login, host) = authority.rsplit_once('@')?;
-        let (user, _) = login.split_once(':')?;
-        Some(format!("{scheme}://{user}:***@{host}{path}"))
+    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (login, host) = match authority.rsplit_once('@').map(|(login, host)| (login.split_once(':'), host)) {
+        Some((Some((user, _)), host)) => (format!("{user}:***@"), host),
+        _ => (String::new(), authority),
     };
-    hide().unwrap_or_else(|| uri.to_owned())
+    let path = match path.split_once('?') {
+        Some((path, _)) => format!("{path}?***"),
+        None => path.to_owned(),
+    };
+    format!("{scheme}://{login}{host}{path}")
 }
 
 #[cfg(test)]
@@ -257,8 +260,9 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_shown() {
+    fn a_password_and_a_query_are_not_shown() {
         assert_eq!(shown("http://u:p@w@h:1/a@b"), "http://u:***@h:1/a@b");
+        assert_eq!(shown("https://h/a.tgz?signature=abc"), "https://h/a.tgz?***");
         for plain in ["http://h/a:b@c", "http://u@h/a", "/a:b@c", "a"] {
             assert_eq!(shown(plain), plain);
         }

@@ -224,7 +224,7 @@ impl Containers {
         if let Some(directory) = directory.filter(|_| id.parent.is_none()) {
             self.sandboxes.begin(&directory);
         }
-        self.by_calls.forget(id);
+        self.by_calls.destroyed(id);
         match destroyed {
             Ok(()) => ContainerEvent::Destroyed,
             Err(error) => ContainerEvent::NotDestroyed(error),

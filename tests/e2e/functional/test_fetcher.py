@@ -8,7 +8,9 @@ import subprocess
 import tarfile
 import threading
 import time
+import uuid
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -455,3 +457,31 @@ def test_a_container_with_an_image_finds_its_files(shared_cluster, framework, im
     task_id = framework.run_task(asked, wait_until=("TASK_FINISHED",), container=container)
     with open(os.path.join(sandbox(shared_cluster, framework, task_id), "stdout")) as file:
         assert file.read() == "for the image\n"
+
+
+def test_a_container_launched_by_call_is_killed_while_it_fetches(shared_cluster, server):
+    server.add("slow", b"x" * 100_000)
+    server.slow.add("/slow")
+    of = {"value": "fetches-" + uuid.uuid4().hex[:8]}
+    address = shared_cluster.agents["agent"].address
+
+    def call(kind, **fields):
+        return web.post_json(address, "/api/v1", {"type": kind, kind.lower(): {"container_id": of, **fields}}, timeout=30)
+
+    with ThreadPoolExecutor(2) as pool:
+        words = {"shell": True, "value": "wc -c < slow", "uris": [{"value": server.url("slow")}]}
+        launched = pool.submit(call, "LAUNCH_CONTAINER", command=words)
+        wait.until(lambda: server.asked.get("/slow"), 10, "it is on its way")
+        waited = pool.submit(call, "WAIT_CONTAINER")
+        assert call("REMOVE_CONTAINER").status == 500, "it has not ended yet"
+        assert call("KILL_CONTAINER").status == 200
+        answer = launched.result(20)
+        assert answer.status == 400 and "killed" in answer.text, answer.text
+        answer = waited.result(20)
+        assert answer.status == 404 or answer.json()["wait_container"].get("exit_status") is None, answer.text
+    assert call("KILL_CONTAINER").status == 404
+    assert not os.path.exists(os.path.join(shared_cluster.directory("agent"), "standalone", of["value"])), "nothing of it is left"
+    # Its name is free again.
+    assert call("LAUNCH_CONTAINER", command={"shell": True, "value": "exit 3"}).status == 200
+    assert call("WAIT_CONTAINER").json()["wait_container"] == {"exit_status": 3 << 8}
+    assert call("REMOVE_CONTAINER").status == 200

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from harness import wait
+from harness import wait, web
 from harness.framework import Framework, scalars, task
 
 OWN_CGROUPS = {"type": "MESOS", "linux_info": {"share_cgroups": False}}
@@ -250,3 +250,40 @@ def test_checks_see_the_pods_network(shared_cluster, framework):
     run_group(framework, "checked", task(serve, "serves", mem=64, check=check))
     open_ = lambda: any(s.get("check_status", {}).get("tcp", {}).get("succeeded") for s in framework.statuses("serves"))  # noqa: E731
     framework.wait_for(open_, what="the port is seen open")
+
+
+def test_one_can_wait_for_a_task_of_a_pod_after_its_end(bare_cluster):
+    """As with Mesos' default executor, how a task's container ended is known until it is removed or its pod is gone."""
+    cluster = bare_cluster
+    cluster.start_coordinator()
+    cluster.start_agent()
+    framework = Framework(cluster.master, checkpoint=True)
+    framework.subscribe()
+    ids = launch_group(framework, executor_of(framework, "pod"), [task("exit 0", "short"), task("sleep 1000", "long"), task("sleep 0.2", "removed")])
+    for task_id in (ids[0], ids[2]):
+        framework.wait_state(task_id, "TASK_FINISHED")
+    short, long, removed = (container(framework, task_id) for task_id in ids)
+
+    def call(kind, of):
+        return web.post_json(cluster.agents["agent"].address, "/api/v1", {"type": kind, kind.lower(): {"container_id": of}})
+
+    def waited(of):
+        answer = call("WAIT_NESTED_CONTAINER", of)
+        assert answer.status == 200, answer.text
+        return answer.json()["wait_nested_container"]
+
+    assert waited(short) == {"exit_status": 0}
+    assert waited(removed) == {"exit_status": 0}
+    assert call("KILL_NESTED_CONTAINER", short).status == 404
+    assert call("REMOVE_NESTED_CONTAINER", removed).status == 200
+    assert call("WAIT_NESTED_CONTAINER", removed).status == 404
+    cluster.agents["agent"].kill9()
+    cluster.restart_agent()
+    assert waited(short) == {"exit_status": 0}, "it is known after a restart"
+    assert call("WAIT_NESTED_CONTAINER", removed).status == 404
+    framework.kill(ids[1])
+    framework.wait_terminal(ids[1])
+    wait.until(lambda: not executors(cluster, framework), 20, "the pod is gone")
+    for of in (short, long):
+        wait.until(lambda of=of: call("WAIT_NESTED_CONTAINER", of).status == 404, 10, "nothing is known of it with its pod gone")
+    framework.teardown()

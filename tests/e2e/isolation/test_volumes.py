@@ -261,6 +261,32 @@ def test_a_working_directory_that_is_not_in_the_image_is_made(cluster, framework
     assert os.listdir(os.path.join(folder, "not/there")) == ["made"]
 
 
+def test_a_working_directory_among_descriptors_leads_not_to_the_host(cluster, framework, images):
+    """What the launcher has open of the host has names like /proc/self/fd/7 in the container, until its program starts."""
+    folder = make_files(cluster, file="content\n")
+    layout = hostile_image(cluster.base, "descriptors", {})
+    marker = os.path.join(cluster.base, "marker").lstrip("/")
+    with open(f"/{marker}", "w"):
+        pass
+    ups = " ".join("../" * depth + marker for depth in range(12))
+    script = f"for path in {ups}; do if [ -e $path ]; then echo reached $path; fi; done; echo looked"
+    tasks = {}
+    for number in range(3, 24):
+        tag = f"{layout}:{number}"
+        words = ["umoci", "config", "--image", f"{layout}:latest", "--tag", str(number), "--config.workingdir", f"/proc/self/fd/{number}"]
+        subprocess.run(words, check=True, capture_output=True)
+        for volumes in ([], [host_path(folder, "/volume")]):
+            tasks[framework.run_task(script, container=container(*volumes, image=tag), cpus=0.1, mem=32, wait_until=())] = number, bool(volumes)
+    ended = 0
+    for task_id, case in tasks.items():
+        status = framework.wait_terminal(task_id, timeout=60)
+        said = output(cluster, framework, task_id) if status["state"] == "TASK_FINISHED" else "looked\n"
+        assert said == "looked\n", (case, said)
+        ended += status["state"] in ("TASK_FINISHED", "TASK_FAILED")
+    assert ended == len(tasks)
+    nothing_left(cluster)
+
+
 def test_what_no_isolator_sees_to_is_refused(bare_cluster, framework_of, images):
     bare_cluster.start_coordinator()
     bare_cluster.start_agent(isolation="cgroups/cpu,cgroups/mem,filesystem/linux")
