@@ -225,6 +225,18 @@ def test_volumes(engine, say, tmp_path):
     engine.docker("volume", "rm", "vol1")
 
 
+def test_a_volume_that_its_driver_makes_with_options(engine, say):
+    options = {"parameter": [{"key": key, "value": value} for key, value in {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,uid=1234"}.items()]}
+    source = {"type": "DOCKER_VOLUME", "docker_volume": {"name": "small", "driver": "local", "driver_options": options}}
+    volumes = [{"mode": "RW", "container_path": "/small", "source": source}]
+    try:
+        assert say("grep -c ' /small tmpfs rw.*size=1024k.*uid=1234' /proc/mounts; ls -ldn /small | awk '{print $3}'", volumes=volumes) == "1\n1234\n"
+        made = json.loads(engine.docker("volume", "inspect", "small"))[0]
+        assert (made["Driver"], made["Options"]["o"]) == ("local", "size=1m,uid=1234")
+    finally:
+        engine.docker("volume", "rm", "small")
+
+
 def test_force_pull_asks_the_registry(framework, engine):
     # The image is there under this name, and no registry is.
     engine.docker("tag", IMAGE, "127.0.0.1:1/busybox:test")

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, DeviceRequest, HostConfig, HostConfigLogConfig, PortBinding,
+    ContainerCreateBody, ContainerUpdateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount,
+    MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig, PortBinding,
 };
 use tepui_api::resources::Resources;
 use tepui_api::v1::container_info::docker_info::Network;
@@ -245,12 +246,16 @@ fn volumes(request: &Request, docker: &DockerInfo, host: &mut HostConfig) -> Res
     let mut driver = docker.volume_driver.clone();
     let mut binds = vec![format!("{}:{}", request.sandbox.display(), request.sandbox_directory)];
     for volume in &request.container.volumes {
-        let source = source(request, docker, volume, &mut driver)?;
         let inside = if volume.container_path.starts_with('/') {
             volume.container_path.clone()
         } else {
             format!("{}/{}", request.sandbox_directory, volume.container_path)
         };
+        if let Some(mount) = mount_with_options(volume, &inside) {
+            host.mounts.get_or_insert_default().push(mount);
+            continue;
+        }
+        let source = source(request, docker, volume, &mut driver)?;
         let mode = match volume.mode() {
             volume::Mode::Rw => "rw",
             volume::Mode::Ro => "ro",
@@ -265,6 +270,28 @@ fn volumes(request: &Request, docker: &DockerInfo, host: &mut HostConfig) -> Res
     host.binds = Some(binds);
     host.volume_driver = driver;
     Ok(())
+}
+
+/// A volume that its driver shall make with options, unless it is there: these the engine takes with a mount only, each of which has a driver of its own.
+fn mount_with_options(volume: &Volume, inside: &str) -> Option<Mount> {
+    let named = volume.source.as_ref()?.docker_volume.as_ref()?;
+    let options = &named.driver_options.as_ref()?.parameter;
+    let options: HashMap<_, _> = options.iter().map(|one| (one.key.clone(), one.value.clone())).collect();
+    if options.is_empty() {
+        return None;
+    }
+    let config = MountVolumeOptionsDriverConfig { name: named.driver.clone(), options: Some(options) };
+    Some(Mount {
+        target: Some(inside.to_owned()),
+        source: Some(named.name.clone()),
+        typ: Some(MountType::VOLUME),
+        read_only: Some(volume.mode() == volume::Mode::Ro),
+        volume_options: Some(MountVolumeOptions {
+            driver_config: Some(config),
+            ..MountVolumeOptions::default()
+        }),
+        ..Mount::default()
+    })
 }
 
 /// Where a volume comes from: a path of the host, or the name of one that a driver makes.
@@ -305,12 +332,6 @@ fn source(
                 return Err(fields("the engine takes one volume driver for a container"));
             }
             *driver = Some(wanted.clone());
-        }
-        if named.driver_options.as_ref().is_some_and(|options| !options.parameter.is_empty()) {
-            return Err(fields(format!(
-                "'driver_options' of the volume '{}' are not implemented: create the volume with them first",
-                named.name
-            )));
         }
         return Ok(named.name.clone());
     }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use tepui_api::v1::{Environment, NetworkInfo, Parameter};
+use tepui_api::v1::{Environment, NetworkInfo, Parameter, Parameters};
 
 struct Asked {
     container: ContainerInfo,
@@ -169,6 +169,16 @@ fn volumes_are_bound_where_mesos_binds_them() {
     }];
     let host = asked.host();
     assert_eq!((host.binds.unwrap()[1].as_str(), host.volume_driver.as_deref()), ("v:/v:rw", Some("d")));
+    // With options each has a driver of its own.
+    let option = Parameter { key: "size".into(), value: "1".into() };
+    let source = asked.container.volumes[0].source.as_mut().unwrap();
+    source.docker_volume.as_mut().unwrap().driver_options = Some(Parameters { parameter: vec![option] });
+    let host = asked.host();
+    let mount = host.mounts.unwrap().remove(0);
+    assert_eq!((mount.source.as_deref(), mount.target.as_deref()), (Some("v"), Some("/v")));
+    let config = mount.volume_options.unwrap().driver_config.unwrap();
+    assert_eq!((config.name.as_deref(), config.options.unwrap()["size"].as_str()), (Some("d"), "1"));
+    assert_eq!((host.binds.unwrap().len(), host.volume_driver), (1, None));
 }
 
 #[test]
