@@ -90,8 +90,13 @@ pub(crate) fn build(rootfs: &RootFs, target: &Path, binds: &[BindMount]) -> Resu
             cover_devices(target)?;
         }
         RootFs::Overlay { lowers, upper, work } => overlay::stack(lowers, Some((upper, work)), target)?,
+        RootFs::Copy { path, .. } => {
+            mount(Some(path), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(failed)?;
+            // Nobody mounts anything in it from elsewhere.
+            mount(None::<&str>, target, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).map_err(failed)?;
+        }
     }
-    let own = matches!(rootfs, RootFs::Overlay { .. });
+    let own = *rootfs != RootFs::Host;
     binds.iter().try_for_each(|bind| bind_into(target, bind, own))
 }
 
