@@ -207,6 +207,7 @@ async fn run(dir: &Path, isolation: &str, zygote: Zygote, times: usize) -> anyho
         },
         image_store_dir: dir.join("store"),
         image_options: StoreOptions::default(),
+        image_backend: None,
         ignore_image_runtime: false,
         sandbox_directory: "/mnt/mesos/sandbox".to_owned(),
         shim_patience: Duration::from_secs(10),

@@ -15,7 +15,7 @@
 //!      │   hashed again and unpacked by [unpack] into a staging directory; only when blob digest,
 //!      │   size and diff id are all right is that directory renamed to its place
 //!      ▼
-//!  [Image]      config and layers; [rootfs] names the lower directories for overlayfs,
+//!  [Image]      config and layers; [rootfs] names the lower directories for overlayfs, [copy] does without it,
 //!               [runtime] merges a task's command with the image's, [user] looks users up in it
 //! ```
 //!
@@ -26,6 +26,7 @@
 
 mod archive;
 mod config;
+mod copy;
 mod credentials;
 mod digest;
 mod error;
@@ -44,6 +45,7 @@ mod user;
 mod view;
 
 pub use config::ImageConfig;
+pub use copy::{Copied, CopyError, copy_layers};
 pub use credentials::{Credentials, CredentialsError, Login};
 pub use digest::{Digest, DigestError};
 pub use error::{Error, SharedError};

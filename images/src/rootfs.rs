@@ -55,9 +55,14 @@ impl RootFs {
             return Err(RootFsError::TooManyLayers { layers: lower.len() });
         }
         if lower.is_empty() {
-            lower.push(empty.to_owned());
+            return Ok(Self::empty(empty));
         }
         Ok(Self { lower })
+    }
+
+    /// One without layers.
+    pub(crate) fn empty(empty: &Path) -> Self {
+        Self { lower: vec![empty.to_owned()] }
     }
 
     /// One that was stacked before, topmost first. `None` without any.

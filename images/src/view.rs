@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstatat};
@@ -153,7 +154,8 @@ impl View {
     }
 }
 
-fn is_opaque(parent: &OwnedFd, name: &str) -> io::Result<bool> {
+/// Whether a directory of a layer hides what layers below have in it.
+pub(crate) fn is_opaque<P: AsFd, N: ?Sized + NixPath>(parent: P, name: &N) -> io::Result<bool> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let directory = openat(parent, name, flags, Mode::empty())?;
     let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));

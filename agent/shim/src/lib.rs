@@ -7,7 +7,7 @@
 //! 2. Per launch the agent writes two files into the container's runtime directory: `config.json`, the OCI
 //!    runtime spec, and `launch.json`, the [`LaunchPlan`] (`plan`). It then asks the zygote for a shim and gets
 //!    one end of a stream socket.
-//! 3. The forked shim (`shim`) makes a mount namespace of its own and the root file system in it (`rootfs`), lets
+//! 3. The forked shim (`shim`) makes a mount namespace of its own and the root file system in it (`rootfs`, `overlay`), lets
 //!    `libcontainer` create the container, whose first process ends in `executor`, mounts its volumes (`volumes`), puts it into its cgroups
 //!    (`cgroup`), and starts it.
 //!    What the program may do is put in force on the way (`privileges`).
@@ -38,6 +38,7 @@ mod inside;
 mod liveness;
 mod log;
 mod logger;
+mod overlay;
 mod plan;
 mod privileges;
 mod processes;
@@ -58,6 +59,7 @@ pub use floor::{FloorError, FloorTiming, bare_container_cycle, prepare_bare_root
 pub use inside::{Exec, ExecStdio, ExecUser};
 pub use liveness::{Liveness, LivenessError, holders, shim_lives};
 pub use logger::{LogFile, LogLimits, Rotation};
+pub use overlay::{OverlayError, try_overlay};
 pub use plan::{
     BindMount, ExecPlan, FirstProcess, LaunchPlan, PlanError, RootFs, Secrets, VolumePlan, VolumeSource,
     files,

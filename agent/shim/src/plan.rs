@@ -109,6 +109,13 @@ pub enum RootFs {
         /// Overlayfs' scratch directory, on the same file system as `upper`. Must exist.
         work: PathBuf,
     },
+    /// A directory of the container's own that has a copy of what the layers show.
+    Copy {
+        /// The directory. Must exist.
+        path: PathBuf,
+        /// The layers, the topmost first, for whoever asks what the image itself says.
+        lowers: Vec<PathBuf>,
+    },
 }
 
 /// A bind mount of a host's path onto the container's root file system.

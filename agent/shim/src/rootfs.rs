@@ -20,6 +20,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
+use crate::overlay::{self, OverlayError};
 use crate::plan::{BindMount, RootFs};
 
 /// A root file system cannot be made.
@@ -31,10 +32,8 @@ pub(crate) enum RootFsError {
     Mount { target: PathBuf, source: io::Error },
     #[error("{0} is not a plain absolute path")]
     Path(PathBuf),
-    #[error(
-        "the image has {layers} layers, whose paths need {bytes} bytes; beyond 4000 this takes Linux 6.5: {source}"
-    )]
-    TooManyLayers { layers: usize, bytes: usize, source: io::Error },
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
 }
 
 /// Gives this process a mount namespace of its own, which hears of the host's mounts and says nothing of its own.
@@ -90,9 +89,14 @@ pub(crate) fn build(rootfs: &RootFs, target: &Path, binds: &[BindMount]) -> Resu
             mount(Some("/"), target, None::<&str>, flags, None::<&str>).map_err(failed)?;
             cover_devices(target)?;
         }
-        RootFs::Overlay { lowers, upper, work } => overlay(lowers, Some((upper, work)), target)?,
+        RootFs::Overlay { lowers, upper, work } => overlay::stack(lowers, Some((upper, work)), target)?,
+        RootFs::Copy { path, .. } => {
+            mount(Some(path), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(failed)?;
+            // Nobody mounts anything in it from elsewhere.
+            mount(None::<&str>, target, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).map_err(failed)?;
+        }
     }
-    let own = matches!(rootfs, RootFs::Overlay { .. });
+    let own = *rootfs != RootFs::Host;
     binds.iter().try_for_each(|bind| bind_into(target, bind, own))
 }
 
@@ -157,8 +161,10 @@ fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
     own(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
 }
 
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+
 /// Mounts what is nowhere yet.
-fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
+pub(crate) fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
     let target = CString::new(target.as_os_str().as_bytes())?;
     // SAFETY: both paths are C strings that live through the call.
     Errno::result(unsafe {
@@ -172,92 +178,6 @@ fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
         )
     })?;
     Ok(())
-}
-
-/// Stacks layers, under a directory that receives what is written and its scratch directory; without them, nothing can be written, and there
-/// must be two layers at least.
-pub(crate) fn overlay(
-    lowers: &[PathBuf],
-    writable: Option<(&Path, &Path)>,
-    target: &Path,
-) -> Result<(), RootFsError> {
-    let failed = |source: io::Error| RootFsError::Mount { target: target.to_owned(), source };
-    let mut options = Vec::new();
-    if writable.is_some() {
-        // The upper directory does not outlive the container, so unmounting need not sync the disk.
-        options.extend_from_slice(b"volatile,");
-    }
-    options.extend_from_slice(b"lowerdir=");
-    for (index, lower) in lowers.iter().enumerate() {
-        if index > 0 {
-            options.push(b':');
-        }
-        escape(lower, &mut options);
-    }
-    if let Some((upper, work)) = writable {
-        options.extend_from_slice(b",upperdir=");
-        escape(upper, &mut options);
-        options.extend_from_slice(b",workdir=");
-        escape(work, &mut options);
-    }
-    // The kernel takes one page of options.
-    if options.len() < 4000 {
-        return mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_slice()))
-            .map_err(|error| failed(error.into()));
-    }
-    overlay_by_parts(lowers, writable, target).map_err(|source| RootFsError::TooManyLayers {
-        layers: lowers.len(),
-        bytes: options.len(),
-        source,
-    })
-}
-
-/// `,`, `:` and `\` separate options and layers, unless escaped.
-fn escape(path: &Path, into: &mut Vec<u8>) {
-    for byte in path.as_os_str().as_bytes() {
-        if matches!(byte, b',' | b':' | b'\\') {
-            into.push(b'\\');
-        }
-        into.push(*byte);
-    }
-}
-
-const FSCONFIG_SET_FLAG: u32 = 0;
-const FSCONFIG_SET_STRING: u32 = 1;
-const FSCONFIG_CMD_CREATE: u32 = 6;
-const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
-
-/// The same with one system call a layer, which has no limit in all.
-fn overlay_by_parts(lowers: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
-    // SAFETY: the argument is a C string that lives through the call.
-    let context = own(unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), 1) })?;
-    let set = |command: u32, key: Option<&std::ffi::CStr>, value: Option<&Path>| -> io::Result<()> {
-        let value = value.map(|path| CString::new(path.as_os_str().as_bytes())).transpose()?;
-        // SAFETY: key and value are null or C strings that live through the call.
-        Errno::result(unsafe {
-            libc::syscall(
-                libc::SYS_fsconfig,
-                context.as_raw_fd(),
-                command,
-                key.map_or(std::ptr::null(), std::ffi::CStr::as_ptr),
-                value.as_ref().map_or(std::ptr::null(), |value| value.as_ptr()),
-                0,
-            )
-        })?;
-        Ok(())
-    };
-    for lower in lowers {
-        set(FSCONFIG_SET_STRING, Some(c"lowerdir+"), Some(lower))?;
-    }
-    if let Some((upper, work)) = writable {
-        set(FSCONFIG_SET_STRING, Some(c"upperdir"), Some(upper))?;
-        set(FSCONFIG_SET_STRING, Some(c"workdir"), Some(work))?;
-        set(FSCONFIG_SET_FLAG, Some(c"volatile"), None)?;
-    }
-    set(FSCONFIG_CMD_CREATE, None, None)?;
-    // SAFETY: takes integers only.
-    let mounted = own(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1, 0) })?;
-    attach(&mounted, target)
 }
 
 pub(crate) fn own(fd: libc::c_long) -> io::Result<OwnedFd> {
@@ -362,13 +282,6 @@ pub(crate) fn resolve(top: &File, path: &Path, flags: ResolveFlag) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn separators_in_paths_are_escaped() {
-        let mut text = Vec::new();
-        escape(Path::new("/a,b:c\\d"), &mut text);
-        assert_eq!(text, b"/a\\,b\\:c\\\\d");
-    }
 
     #[test]
     fn links_do_not_lead_out_of_the_root() {

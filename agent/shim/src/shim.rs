@@ -176,7 +176,9 @@ fn create_whole(dir: &Path, plan: &LaunchPlan, secrets: Secrets) -> Result<Creat
     rootfs::enter_namespace().map_err(at("rootfs"))?;
     let target = dir.join(files::ROOTFS);
     rootfs::build(&plan.rootfs, &target, &plan.mounts).map_err(at("rootfs"))?;
-    if let (RootFs::Overlay { .. }, Some(directory)) = (&plan.rootfs, &plan.directory) {
+    if plan.rootfs != RootFs::Host
+        && let Some(directory) = &plan.directory
+    {
         rootfs::make_directory(&target, directory).map_err(at("rootfs"))?;
     }
     volumes.complete(plan, &secrets).map_err(at("volumes"))?;

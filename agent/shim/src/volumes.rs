@@ -23,8 +23,9 @@ use nix::fcntl::ResolveFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::Pid;
 
+use crate::overlay::{self, OverlayError};
 use crate::plan::{LaunchPlan, RootFs, Secrets, VolumePlan, VolumeSource, files};
-use crate::rootfs::{self, Missing, RootFsError};
+use crate::rootfs::{self, Missing};
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x04;
@@ -38,7 +39,7 @@ pub(crate) enum VolumeError {
     #[error("the volume at {target} cannot be made read-only or private (this takes Linux 5.12): {source}")]
     Attributes { target: PathBuf, source: io::Error },
     #[error("the volume at {target} cannot be made of its image: {source}")]
-    Layers { target: PathBuf, source: RootFsError },
+    Layers { target: PathBuf, source: OverlayError },
     #[error("the memory for a container's secrets cannot be had: {0}")]
     Memory(#[source] io::Error),
     #[error("the secret for {0} did not come with the launch")]
@@ -190,7 +191,7 @@ fn stack(
         return File::open_path(only).and_then(|layer| detach(&layer)).map_err(failed(only));
     }
     let staging = staging().map_err(failed(target))?;
-    rootfs::overlay(lowers, writable, &staging)
+    overlay::stack(lowers, writable, &staging)
         .map_err(|source| VolumeError::Layers { target: target.to_owned(), source })?;
     let stacked = File::open_path(&staging).and_then(|stack| detach(&stack)).map_err(failed(target))?;
     unstage(&staging).map_err(failed(target))?;

@@ -68,6 +68,7 @@ pub(super) fn settings(settings: &Settings) -> Result<native::Settings, StartErr
             credentials: settings.registries.credentials(),
             ..StoreOptions::default()
         },
+        image_backend: settings.provisioner.image_provisioner_backend,
         ignore_image_runtime: settings.volumes.docker_ignore_runtime,
         sandbox_directory: settings.sandbox_directory.clone(),
         shim_patience: settings.executor_reregistration_timeout.0.max(SHIM_PATIENCE),

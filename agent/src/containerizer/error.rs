@@ -4,9 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use tepui_api::v1::task_status::Reason;
-use tepui_images::{CommandError, CredentialsError, ReferenceError, RootFsError, SharedError, UserError};
+use tepui_images::{
+    CommandError, CopyError, CredentialsError, ReferenceError, RootFsError, SharedError, UserError,
+};
 use tepui_isolators::{BuildError, IsolatorError};
-use tepui_shim::{LivenessError, PlanError, RemoveTreeError, ZygoteError};
+use tepui_shim::{LivenessError, OverlayError, PlanError, RemoveTreeError, ZygoteError};
 
 use super::logger::LoggerError;
 
@@ -24,6 +26,11 @@ pub enum SetupError {
     /// The store of images cannot be opened.
     #[error("the store of images cannot be opened: {0}")]
     Images(#[from] tepui_images::Error),
+    /// `--image_provisioner_backend=overlay` cannot be had.
+    #[error(
+        "images cannot be mounted as overlays ({0}): use --image_provisioner_backend=copy, or a work directory on another file system"
+    )]
+    Overlay(#[from] OverlayError),
     /// A directory cannot be made.
     #[error("{path} cannot be made: {source}")]
     Directory {
@@ -67,6 +74,14 @@ pub enum PrepareError {
     /// Its image's layers cannot be stacked.
     #[error("the image cannot be provisioned: {0}")]
     Layers(#[from] RootFsError),
+    /// Its image cannot be copied, as when the disk is full.
+    #[error("the image cannot be copied to {target}: {source}")]
+    Copy {
+        /// Where to.
+        target: PathBuf,
+        /// Why.
+        source: CopyError,
+    },
     /// An isolator failed.
     #[error("isolator '{name}' failed: {source}")]
     Isolator {

@@ -51,7 +51,6 @@ pub const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("http_credentials", AUTHENTICATION),
     ("http_executor_domain_sockets", "executors reach the agent at its address"),
     ("http_heartbeat_interval", "the heartbeats of its streams have intervals of their own"),
-    ("image_provisioner_backend", "images are always mounted as overlays"),
     ("ingress_burst", PORT_MAPPING),
     ("ingress_ceil_limit", PORT_MAPPING),
     ("ingress_isolate_existing_containers", PORT_MAPPING),

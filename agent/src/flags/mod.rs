@@ -14,6 +14,7 @@ mod logger;
 mod network;
 mod plugins;
 pub mod ports;
+mod provisioner;
 mod security;
 mod values;
 mod volumes;
@@ -33,6 +34,7 @@ pub use images::{DockerConfig, ImageGc, RegistryFlags};
 pub use logger::{ContainerLogger, LoggerFlags, Modules};
 pub use network::NetworkFlags;
 pub use plugins::IsolatorPlugins;
+pub use provisioner::{ImageBackend, ProvisionerFlags};
 pub use security::{CapabilityList, GpuList, SecurityFlags};
 pub use values::{FlagError, Headroom, Launcher, ReconfigurationPolicy, Recover, Variables};
 pub use volumes::VolumeFlags;
@@ -320,6 +322,9 @@ pub struct Settings {
     /// Registries of images.
     #[command(flatten)]
     pub registries: RegistryFlags,
+    /// How images become root file systems.
+    #[command(flatten)]
+    pub provisioner: ProvisionerFlags,
     /// Volumes, and what images say of their containers
     #[command(flatten)]
     pub volumes: VolumeFlags,
@@ -400,7 +405,7 @@ impl Settings {
         let all = all.chain(self.security.table()).chain(self.isolator_plugins.table());
         let all = all.chain(self.volumes.table()).chain(self.containerizer.table());
         let all = all.chain(self.registries.table()).chain(self.fetcher.table());
-        let all = all.chain(self.logger.table());
+        let all = all.chain(self.logger.table()).chain(self.provisioner.table());
         let mut table: Vec<_> = all.filter_map(|(name, value)| Some((name, value?))).collect();
         table.extend(self.network.table());
         table.sort_unstable();
@@ -509,6 +514,9 @@ mod tests {
             ("--reconfiguration_policy=all", "use equal, additive or any"),
             ("--containerizers=docker,lxc", "mesos, docker, or both"),
             ("--launcher=posix", "linux"),
+            ("--image_provisioner_backend=aufs", "'aufs' is not implemented yet: use overlay or copy"),
+            ("--image_provisioner_backend=bind", "'bind' is not implemented yet: use overlay or copy"),
+            ("--image_provisioner_backend=zfs", "use overlay or copy"),
             ("--container_logger=journald", "use sandbox, or logrotate"),
             ("--modules={\"libraries\":[{\"modules\":[{\"name\":\"x\"}]}]}", "C++ ABI"),
             ("--gc_disk_headroom=2", "between 0 and 1"),
@@ -565,6 +573,7 @@ mod tests {
             "--docker_socket=/s",
             "--docker_volume_checkpoint_dir=/d",
             "--image_gc_config={}",
+            "--image_provisioner_backend=copy",
             "--host_path_volume_force_creation=/d",
             "--hostname=h",
             "--isolator_plugin=a=/b",

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod copies;
 #[path = "../../shim/tests/support/harness.rs"]
 mod harness;
 mod inside;
@@ -15,6 +16,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use copies::{
+    a_container_on_a_copy_outlives_the_agent, a_copy_is_a_root_of_its_own,
+    a_copy_that_is_not_wanted_any_more_ends, a_full_disk_is_told_and_nothing_is_left,
+    images_as_volumes_are_copied, without_a_word_overlays_are_used_where_they_work,
+};
 use inside::{
     a_command_inside_that_takes_too_long_is_killed_with_all_it_has_left, commands_run_inside,
     commands_run_inside_an_image,
@@ -60,6 +66,12 @@ fn main() -> ExitCode {
         an_image_is_the_root,
         an_image_brings_its_user,
         an_image_that_is_not_there_is_refused,
+        a_copy_is_a_root_of_its_own,
+        images_as_volumes_are_copied,
+        a_container_on_a_copy_outlives_the_agent,
+        a_copy_that_is_not_wanted_any_more_ends,
+        a_full_disk_is_told_and_nothing_is_left,
+        without_a_word_overlays_are_used_where_they_work,
         a_container_that_cannot_be_made_is_told,
         without_isolators_it_works_too,
         the_agent_may_go_and_come_back,

@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tepui_agent::containerizer::{ContainerConfig, Exited, NativeContainerizer, Settings};
+use tepui_agent::containerizer::{ContainerConfig, Exited, NativeContainerizer, Settings, SetupError};
+use tepui_agent::flags::ImageBackend;
 use tepui_api::v1::container_info::{MesosInfo, Type};
 use tepui_api::v1::value::Scalar;
 use tepui_api::v1::{CommandInfo, ContainerId, ContainerInfo, Image, Resource, image, value};
@@ -43,7 +44,7 @@ impl Context {
         assert!(nix::unistd::geteuid().is_root(), "these tests make containers and need root");
         // Those of the last test's runtime end with a delay.
         wait_until("there is one thread", || fs::read_dir("/proc/self/task").unwrap().count() == 1);
-        let zygotes = (0..2).map(|_| Zygote::fork().unwrap()).collect();
+        let zygotes = (0..3).map(|_| Zygote::fork().unwrap()).collect();
         let dir = tempfile::tempdir().unwrap().keep();
         // Passed by users that are not root on their way to their sandbox.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
@@ -81,6 +82,25 @@ impl Context {
 
     /// With isolators of the test's own.
     pub fn host_with_own(&self, isolation: &[&str], own: Vec<tepui_isolators::Custom>) -> Host {
+        self.make_host(isolation, own, None).unwrap()
+    }
+
+    /// One that makes root file systems of images in this way.
+    pub fn host_with_backend(&self, backend: ImageBackend) -> Host {
+        self.try_host_with_backend(Some(backend)).unwrap()
+    }
+
+    pub fn try_host_with_backend(&self, backend: Option<ImageBackend>) -> Result<Host, SetupError> {
+        let isolation = ["disk/du", "filesystem/linux", "docker/runtime", "namespaces/pid"];
+        self.make_host(&isolation, Vec::new(), backend)
+    }
+
+    fn make_host(
+        &self,
+        isolation: &[&str],
+        own: Vec<tepui_isolators::Custom>,
+        image_backend: Option<ImageBackend>,
+    ) -> Result<Host, SetupError> {
         let settings = Settings {
             rotation: None,
             runtime_dir: self.dir.join("run"),
@@ -93,13 +113,14 @@ impl Context {
             },
             image_store_dir: self.dir.join("store"),
             image_options: StoreOptions::default(),
+            image_backend,
             ignore_image_runtime: false,
             sandbox_directory: "/mnt/mesos/sandbox".to_owned(),
             shim_patience: std::time::Duration::from_secs(10),
         };
-        let zygote = self.zygotes.lock().unwrap().pop().expect("a test has two zygotes");
-        let (containerizer, exits) = NativeContainerizer::with_isolators(settings, zygote, own).unwrap();
-        Host { containerizer, exits: tokio::sync::Mutex::new(exits) }
+        let zygote = self.zygotes.lock().unwrap().pop().expect("a test has three zygotes");
+        let (containerizer, exits) = NativeContainerizer::with_isolators(settings, zygote, own)?;
+        Ok(Host { containerizer, exits: tokio::sync::Mutex::new(exits) })
     }
 
     /// A container that runs a line in a shell, with a sandbox that is there.
@@ -151,7 +172,7 @@ impl Context {
         });
         assert_eq!(mount_table(), self.mounts, "the host's mounts are as before");
         assert_eq!(self.cgroups(), Vec::<PathBuf>::new(), "no cgroup is left");
-        for dir in ["run/containers", "work/containers"] {
+        for dir in ["run/containers", "work/containers", "work/provisioner"] {
             let entries = fs::read_dir(self.dir.join(dir)).unwrap().flatten().map(|e| e.path());
             assert_eq!(entries.collect::<Vec<_>>(), Vec::<PathBuf>::new(), "nothing is left in {dir}");
         }

@@ -132,12 +132,18 @@ impl ImageStore {
         pull::pull(self.inner.clone(), reference, options).await
     }
 
-    /// The directories that make the image's root file system, for an overlay mount.
+    /// The directories that make the image's root file system, for an overlay mount or a copy.
     ///
     /// # Errors
     /// When the image has more layers than overlayfs can stack.
     pub fn provision(&self, image: &Image) -> Result<RootFs, RootFsError> {
         RootFs::new(&image.layers, self.inner.layout.empty())
+    }
+
+    /// The same of an image without layers: a directory that is empty.
+    #[must_use]
+    pub fn no_layers(&self) -> RootFs {
+        RootFs::empty(self.inner.layout.empty())
     }
 
     /// The images in the store, by name. Blocks for a short while.

@@ -36,19 +36,22 @@ pub(super) fn set_open_metadata(fd: &OwnedFd, entry: &Entry, purpose: Purpose) -
     Ok(())
 }
 
-/// All but those by which an image could direct overlayfs itself.
+/// All but those by which an image could direct overlayfs itself, and by which the store marks directories for it.
+pub(crate) fn is_wanted_xattr(name: &[u8]) -> bool {
+    !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
+}
+
 pub(super) fn wanted_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let kept = |name: &[u8]| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.");
     entry
         .xattrs
         .iter()
-        .filter(move |(name, _)| kept(name))
+        .filter(|(name, _)| is_wanted_xattr(name))
         .map(|(name, value)| (name.as_slice(), value.as_slice()))
 }
 
 /// A file system or kernel without some kind of attribute is no reason to refuse an image; nor is it Docker's.
 /// User attributes are for files and directories only, and refused elsewhere.
-pub(super) fn tolerate(name: &[u8]) -> impl FnOnce(io::Error) -> io::Result<()> {
+pub(crate) fn tolerate(name: &[u8]) -> impl FnOnce(io::Error) -> io::Result<()> {
     let is_user = name.starts_with(b"user.");
     move |error| match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EOPNOTSUPP) => Ok(()),

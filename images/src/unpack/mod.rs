@@ -20,7 +20,9 @@ use std::path::Path;
 use crate::digest::{Digest, Hasher, HashingReader};
 use compression::Inflated;
 pub use files::{FileLimits, UnpackedFiles, unpack_files};
+pub(crate) use metadata::{is_wanted_xattr, tolerate};
 use tar::TarReader;
+pub(crate) use tree::open_beneath;
 use tree::{Purpose, Tree};
 
 /// How much a layer may hold, and what.

@@ -488,7 +488,8 @@ fn plain_entry(entry: &Entry) -> Entry {
     Entry { mode: entry.mode & 0o755, xattrs: Vec::new(), ..entry.clone() }
 }
 
-fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+/// Opens what is at a path beneath an open directory, or that directory itself, through no link.
+pub(crate) fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)

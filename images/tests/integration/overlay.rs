@@ -15,21 +15,21 @@ use crate::support::{Temp, open, reference, run};
 
 /// All that can be seen of a file from outside.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+pub struct Seen {
     mode: u32,
     owner: (u32, u32),
     modified: (i64, i64),
-    links: u64,
+    pub links: u64,
     device: u64,
     target: Option<PathBuf>,
     content: Option<Vec<u8>>,
-    xattrs: BTreeMap<String, Vec<u8>>,
+    pub xattrs: BTreeMap<String, Vec<u8>>,
 }
 
 /// A tree by relative path; hard links to one file have the same group.
-type Tree = BTreeMap<PathBuf, (Seen, Option<PathBuf>)>;
+pub type Tree = BTreeMap<PathBuf, (Seen, Option<PathBuf>)>;
 
-fn see(root: &Path) -> Tree {
+pub fn see(root: &Path) -> Tree {
     let mut tree = Tree::new();
     let mut first_names = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -73,7 +73,7 @@ fn see(root: &Path) -> Tree {
 }
 
 /// What the mounted image shows. In a mount namespace of a thread of its own, which goes away with it.
-fn see_mounted(root_fs: &RootFs, scratch: &Path) -> Tree {
+pub fn see_mounted(root_fs: &RootFs, scratch: &Path) -> Tree {
     let [upper, work, merged] = ["upper", "work", "merged"].map(|name| scratch.join(name));
     for directory in [&upper, &work, &merged] {
         std::fs::create_dir_all(directory).unwrap();
@@ -90,7 +90,7 @@ fn see_mounted(root_fs: &RootFs, scratch: &Path) -> Tree {
     .unwrap()
 }
 
-fn assert_same(actual: &Tree, expected: &Tree) {
+pub fn assert_same(actual: &Tree, expected: &Tree) {
     let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(actual), names(expected));
     for (path, seen) in actual {
@@ -99,7 +99,7 @@ fn assert_same(actual: &Tree, expected: &Tree) {
 }
 
 /// Everything that layers can do to one another, and all kinds of files.
-fn involved() -> Built {
+pub fn involved() -> Built {
     let directory = Attributes { mode: 0o755, ..PLAIN };
     let owned = Attributes { mode: 0o750, owner: 1234, modified: 1_400_000_000 };
     // Version 2, effective, permitted: cap_net_bind_service. It holds zeros.

@@ -61,6 +61,8 @@ impl Inner {
             }
         }
         let dirs = container.dirs.clone();
+        // Nobody may put anything into them any more.
+        let _quiet = container.copying.lock().await;
         // One whose configuration nobody knows may have an image, too.
         let images = Some(self.images.clone())
             .filter(|_| container.config.container.is_some() || container.config.task.is_none());

@@ -108,7 +108,9 @@ fn find_user(container: &Container, name: &str) -> Result<ExecUser, String> {
     let plan = LaunchPlan::load(&container.dirs.runtime).map_err(|error| error.to_string())?;
     let image = match plan.rootfs {
         RootFs::Host => None,
-        RootFs::Overlay { lowers, .. } => tepui_images::RootFs::of_directories(lowers),
+        RootFs::Overlay { lowers, .. } | RootFs::Copy { lowers, .. } => {
+            tepui_images::RootFs::of_directories(lowers)
+        }
     };
     let user = user::find(Some(name), image.as_ref()).map_err(|error| error.to_string())?;
     Ok(ExecUser { uid: user.uid, gid: user.gid, groups: user.groups })

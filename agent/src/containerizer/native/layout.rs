@@ -4,10 +4,12 @@
 //!   memory, as are the containers.
 //! - `<work_dir>/containers/<id>`: what the container writes outside its sandbox. `tmp` is its private `/tmp` on the host's root
 //!   file system, `upper` and `work` are for the overlay on an image, `volumes/<n>` the same for a volume that is one.
+//! - `<work_dir>/provisioner/<id>`: copies of images, where layers are not stacked: `rootfs`, and `volumes/<n>`. Apart, since an image's size is not
+//!   what a container asks for as `disk`; and closed to all others, since images have programs that run as root for everybody.
 //!
 //! Those of a container with a parent are in `containers/<id>` of its parent's, so that whoever finds the parent finds all of its tree.
 //!
-//! Mounts exist only in the namespace of a shim. Both directories are removed from the host's namespace, after the shim has ended,
+//! Mounts exist only in the namespace of a shim. All these directories are removed from the host's namespace, after the shim has ended,
 //! by [`tepui_shim::remove_tree`].
 
 use std::collections::BTreeSet;
@@ -28,6 +30,7 @@ const NESTED: &str = "containers";
 pub(super) struct Layout {
     runtime: PathBuf,
     scratch: PathBuf,
+    copies: PathBuf,
 }
 
 /// One container's directories.
@@ -37,6 +40,8 @@ pub(super) struct Dirs {
     pub runtime: PathBuf,
     /// For what the container writes.
     pub scratch: PathBuf,
+    /// For copies of images.
+    pub copies: PathBuf,
 }
 
 type At = (PathBuf, io::Error);
@@ -61,26 +66,36 @@ impl Layout {
             runtime: made(runtime_dir.join("containers"), 0o700)?,
             // Passed by programs on their way to their sandbox, which may be beneath their own /tmp.
             scratch: made(scratch_dir(work_dir), 0o711)?,
+            copies: made(work_dir.join("provisioner"), 0o700)?,
         })
     }
 
     /// The directories of a container; `None` if its id, or that of one above it, is no name for one.
     pub fn of(&self, id: &ContainerId) -> Option<Dirs> {
-        let (runtime, scratch) = match &id.parent {
-            None => (self.runtime.clone(), self.scratch.clone()),
-            Some(parent) => {
-                let parent = self.of(parent)?;
-                (parent.runtime.join(NESTED), parent.scratch.join(NESTED))
-            }
-        };
         let name = &id.value;
-        is_component(name).then(|| Dirs { runtime: runtime.join(name), scratch: scratch.join(name) })
+        if !is_component(name) {
+            return None;
+        }
+        let Dirs { runtime, scratch, copies } = match &id.parent {
+            None => Dirs {
+                runtime: self.runtime.clone(),
+                scratch: self.scratch.clone(),
+                copies: self.copies.clone(),
+            },
+            Some(parent) => self.of(parent)?.map(|dir| dir.join(NESTED)),
+        };
+        Some(Dirs { runtime, scratch, copies }.map(|dir| dir.join(name)))
+    }
+
+    /// Where the agent tries, before there are containers, what overlays can do. In the list of all containers if it was killed meanwhile.
+    pub fn trial(&self) -> PathBuf {
+        self.scratch.join(".trial")
     }
 
     /// All containers that have a directory, parents before the containers nested in them.
     pub fn list(&self) -> Result<BTreeSet<Listed>, At> {
         let mut found = BTreeSet::new();
-        for dir in [&self.runtime, &self.scratch] {
+        for dir in [&self.runtime, &self.scratch, &self.copies] {
             list(dir, &[], &mut found)?;
         }
         Ok(found)
@@ -157,9 +172,32 @@ impl Dirs {
         make_overlay(&dir)
     }
 
+    /// Makes the directory for a copy of its image.
+    pub fn make_copy(&self) -> Result<PathBuf, At> {
+        self.make_copies(Path::new("rootfs"))
+    }
+
+    /// The same for one of its volumes.
+    pub fn make_volume_copy(&self, number: usize) -> Result<PathBuf, At> {
+        self.make_copies(&Path::new("volumes").join(number.to_string()))
+    }
+
+    fn make_copies(&self, path: &Path) -> Result<PathBuf, At> {
+        let path = self.copies.join(path);
+        make_parent(&path, 0o700)?;
+        // As in an upper directory.
+        make(&path, 0o755)?;
+        Ok(path)
+    }
+
+    fn map(self, change: impl Fn(PathBuf) -> PathBuf) -> Self {
+        Self { runtime: change(self.runtime), scratch: change(self.scratch), copies: change(self.copies) }
+    }
+
     /// Removes all of it. Blocks on the disk.
     pub fn remove(&self) -> Vec<RemoveTreeError> {
-        [&self.scratch, &self.runtime].into_iter().filter_map(|dir| remove_tree(dir).err()).collect()
+        let all = [&self.copies, &self.scratch, &self.runtime];
+        all.into_iter().filter_map(|dir| remove_tree(dir).err()).collect()
     }
 }
 
@@ -205,8 +243,20 @@ mod tests {
         let grandchild = nested("b", &child);
         layout.of(&child).unwrap().make().unwrap();
         layout.of(&grandchild).unwrap().make_tmp().unwrap();
+        let copied = nested("c", &grandchild);
+        let copy = layout.of(&copied).unwrap().make_copy().unwrap();
+        assert_eq!(
+            copy,
+            dir.path()
+                .canonicalize()
+                .unwrap()
+                .join("work/provisioner/c1/containers/a/containers/b/containers/c/rootfs")
+        );
+        assert_eq!(copy.metadata().unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(dir.path().join("work/provisioner").metadata().unwrap().mode() & 0o7777, 0o700);
+        layout.of(&copied).unwrap().make_volume_copy(3).unwrap();
         let listed: Vec<_> = layout.list().unwrap().into_iter().map(Listed::id).collect();
-        assert_eq!(listed, [top, child, grandchild]);
+        assert_eq!(listed, [top, child, grandchild, copied]);
         assert!(dirs.remove().is_empty());
         assert!(layout.list().unwrap().is_empty());
         assert!(dirs.remove().is_empty(), "again is no error");

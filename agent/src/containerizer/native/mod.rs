@@ -4,6 +4,7 @@
 //! destroy) take turns; calls of isolators take turns among themselves, so that a container's usage can be asked for while it
 //! is being destroyed, and its end can be noticed at any time.
 
+mod backend;
 mod command;
 mod destroy;
 mod guest;
@@ -31,11 +32,12 @@ use tepui_images::{ImageStore, StoreOptions};
 use tepui_isolators::cgroups::Pressure;
 use tepui_isolators::{Composition, Custom, Isolator, Limitation, Places};
 use tepui_shim::{Rotation, Secrets, SignalScope, Zygote};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::config::ContainerConfig;
 use super::error::SetupError;
 use super::pulls::Pulls;
+use crate::flags::ImageBackend;
 pub use layout::scratch_dir;
 use layout::{Dirs, Layout};
 pub use recover::Found;
@@ -56,6 +58,8 @@ pub struct Settings {
     pub image_store_dir: PathBuf,
     /// Where images come from.
     pub image_options: StoreOptions,
+    /// `--image_provisioner_backend`: how images become root file systems; without, the better one of those that work.
+    pub image_backend: Option<ImageBackend>,
     /// `--docker_ignore_runtime`: what an image says of its program does not count.
     pub ignore_image_runtime: bool,
     /// `--sandbox_directory`: where a container with an image finds its sandbox.
@@ -88,6 +92,9 @@ struct Inner {
     zygote: Zygote,
     composition: Composition,
     images: ImageStore,
+    backend: ImageBackend,
+    /// Turns to copy an image.
+    copying: Arc<Semaphore>,
     pulls: Pulls,
     layout: Layout,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
@@ -107,6 +114,8 @@ struct Container {
     turn: tokio::sync::Mutex<()>,
     /// Held through each call of isolators.
     calls: tokio::sync::Mutex<()>,
+    /// Held by the thread that copies an image for it, which may outlive the call that began it.
+    copying: Arc<tokio::sync::Mutex<()>>,
     /// True once it is to be destroyed.
     doomed: watch::Sender<bool>,
     life: watch::Sender<Life>,
@@ -161,6 +170,8 @@ impl NativeContainerizer {
         let images = ImageStore::open(&settings.image_store_dir, settings.image_options.clone())?;
         let layout = Layout::make(&settings.runtime_dir, &settings.work_dir)
             .map_err(|(path, source)| SetupError::Directory { path, source })?;
+        let backend = backend::choose(settings.image_backend, &layout, &images)?;
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let places = Places {
             runtime_dir: settings.runtime_dir.clone(),
             work_dir: settings.work_dir.clone(),
@@ -174,6 +185,8 @@ impl NativeContainerizer {
             zygote,
             composition,
             images,
+            backend,
+            copying: Arc::new(Semaphore::new(processors)),
             pulls: Pulls::default(),
             layout,
             containers: Mutex::default(),
@@ -317,6 +330,7 @@ impl Container {
             dirs,
             turn: tokio::sync::Mutex::default(),
             calls: tokio::sync::Mutex::default(),
+            copying: Arc::default(),
             doomed: watch::Sender::new(false),
             life: watch::Sender::new(Life::Unborn),
             shim: Mutex::default(),

@@ -10,12 +10,14 @@ use tepui_images::{ImageConfig, LaunchCommand};
 use tepui_isolators::Contribution;
 use tepui_shim::{BindMount, ExecPlan, LaunchPlan, RootFs, Rotation, WindowSize, files};
 
+use super::backend::{self, CopyPlan};
 use super::image::Provisioned;
 use super::spec::{self, Process};
 use super::{Container, Inner, Life, NativeContainerizer, command, privileges, user, volumes};
 use crate::containerizer::config::ContainerConfig;
 use crate::containerizer::error::PrepareError;
 use crate::containerizer::logger;
+use crate::flags::ImageBackend;
 
 impl NativeContainerizer {
     /// Makes all of a container but its processes. Whether or not it succeeds, [`destroy`](Self::destroy) must follow in the end.
@@ -77,12 +79,16 @@ impl Inner {
             image,
             contribution,
             volume_images,
+            backend: self.backend,
             image_decides: self.composition.has("docker/runtime") && !self.settings.ignore_image_runtime,
             sandbox_directory: self.settings.sandbox_directory.clone(),
             rotation,
         };
         let written = tokio::task::spawn_blocking(move || plan.write());
-        written.await.map_err(|error| PrepareError::Spec(error.to_string()))??;
+        let copies = written.await.map_err(|error| PrepareError::Spec(error.to_string()))??;
+        for copy in copies {
+            backend::copy(container, &self.copying, copy).await?;
+        }
         container.life.send_replace(Life::Prepared);
         Ok(())
     }
@@ -127,6 +133,8 @@ struct Plan {
     contribution: Contribution,
     /// The content of volumes that are images, by their place among the contributed.
     volume_images: HashMap<usize, tepui_images::RootFs>,
+    /// What is made of images.
+    backend: ImageBackend,
     /// Whether the image's entrypoint, environment and so on apply.
     image_decides: bool,
     sandbox_directory: String,
@@ -135,8 +143,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// Makes the container's directories, and writes what its shim reads. Blocks on the disk.
-    fn write(self) -> Result<(), PrepareError> {
+    /// Makes the container's directories, and writes what its shim reads. Tells what must be copied before that is true. Blocks on the disk.
+    fn write(self) -> Result<Vec<CopyPlan>, PrepareError> {
         let (config, dirs) = (&self.container.config, &self.container.dirs);
         let image_config: Option<&ImageConfig> =
             self.image.as_ref().filter(|_| self.image_decides).map(|image| &image.image.config);
@@ -152,16 +160,27 @@ impl Plan {
         let io = |(path, source)| PrepareError::Io { path, source };
 
         dirs.make().map_err(io)?;
+        let mut copies = Vec::new();
         let (rootfs, mut mounts) = match &self.image {
             None if config.holder => (RootFs::Host, Vec::new()),
             None => (RootFs::Host, spec::host_mounts(config, dirs.make_tmp().map_err(io)?)),
             Some(image) => {
-                let (upper, work) = dirs.make_overlay().map_err(io)?;
                 let lowers = image.root.lower().to_vec();
+                let rootfs = match self.backend {
+                    ImageBackend::Overlay => {
+                        let (upper, work) = dirs.make_overlay().map_err(io)?;
+                        RootFs::Overlay { lowers, upper, work }
+                    }
+                    ImageBackend::Copy => {
+                        let path = dirs.make_copy().map_err(io)?;
+                        copies.push(CopyPlan { layers: image.root.clone(), target: path.clone() });
+                        RootFs::Copy { path, lowers }
+                    }
+                };
                 let mut binds = spec::image_binds(config, &self.sandbox_directory);
                 // What an isolator gives the container comes in place of the host's.
                 binds.retain(|bind| self.contribution.mounts.iter().all(|mount| mount.target != bind.target));
-                (RootFs::Overlay { lowers, upper, work }, binds)
+                (rootfs, binds)
             }
         };
         mounts.extend(self.contribution.mounts.iter().map(|mount| BindMount {
@@ -174,8 +193,9 @@ impl Plan {
             None => config.sandbox.clone(),
             Some(_) => self.sandbox_directory.clone().into(),
         };
-        let (volumes, secrets) =
-            volumes::plans(&self.contribution, &self.volume_images, &sandbox, dirs).map_err(io)?;
+        let images =
+            volumes::Images { layers: &self.volume_images, backend: self.backend, copies: &mut copies };
+        let (volumes, secrets) = volumes::plans(&self.contribution, images, &sandbox, dirs).map_err(io)?;
         *self.container.secrets() = secrets;
         let mut spec = self.contribution.spec;
         let plan = LaunchPlan {
@@ -205,7 +225,8 @@ impl Plan {
         plan.save(&dirs.runtime)?;
         let process = Process { argv: &program.argv, environment, directory: &directory, user: &user };
         spec::complete(&mut spec, process).map_err(|error| PrepareError::Spec(error.to_string()))?;
-        save(&spec, &dirs.runtime, config)
+        save(&spec, &dirs.runtime, config)?;
+        Ok(copies)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | | without an image | with one |
 //! | --- | --- | --- |
-//! | `/` | the host's, with all its mounts | overlay of the image's layers |
+//! | `/` | the host's, with all its mounts | overlay of the image's layers, or a copy |
 //! | `/tmp` | its own, removed with it | the image's |
 //! | sandbox | at the host's path | at `--sandbox_directory` |
 //! | `/proc` | its own | its own; what concerns the machine is hidden or read-only |

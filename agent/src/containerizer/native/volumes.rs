@@ -9,7 +9,9 @@ use tepui_images::RootFs;
 use tepui_isolators::{Contribution, VolumeMount, VolumeSource, VolumeTarget};
 use tepui_shim::{Secrets, VolumePlan};
 
+use super::backend::CopyPlan;
 use super::layout::Dirs;
+use crate::flags::ImageBackend;
 
 /// The images among the volumes, by their place.
 pub(super) fn images(contribution: &Contribution) -> impl Iterator<Item = (usize, &Image)> {
@@ -19,11 +21,20 @@ pub(super) fn images(contribution: &Contribution) -> impl Iterator<Item = (usize
     })
 }
 
+/// What the containerizer knows of volumes that are images.
+pub(super) struct Images<'a> {
+    /// Their layers, by their place among all volumes.
+    pub layers: &'a HashMap<usize, RootFs>,
+    pub backend: ImageBackend,
+    /// Receives the copies that are needed.
+    pub copies: &'a mut Vec<CopyPlan>,
+}
+
 /// What the shim is told of volumes, and what it is told of secrets beside. `sandbox` is as the container sees it; makes directories for
-/// volumes that are images and can be written to.
+/// volumes that are images and can be written to, or must be copied.
 pub(super) fn plans(
     contribution: &Contribution,
-    images: &HashMap<usize, RootFs>,
+    mut images: Images<'_>,
     sandbox: &Path,
     dirs: &Dirs,
 ) -> Result<(Vec<VolumePlan>, Secrets), (PathBuf, io::Error)> {
@@ -39,13 +50,7 @@ pub(super) fn plans(
             VolumeSource::Beneath { top, path } => {
                 tepui_shim::VolumeSource::Beneath { top: top.clone(), path: path.clone() }
             }
-            VolumeSource::Image(_) => tepui_shim::VolumeSource::Layers {
-                lowers: images.get(&number).map(|image| image.lower().to_vec()).unwrap_or_default(),
-                writable: match volume.read_only {
-                    true => None,
-                    false => Some(dirs.make_volume_overlay(number)?),
-                },
-            },
+            VolumeSource::Image(_) => images.source(number, volume.read_only, dirs)?,
             VolumeSource::Secret(value) => {
                 secrets.files.push(value.expose().to_vec());
                 tepui_shim::VolumeSource::Secret { number: secrets.files.len() - 1 }
@@ -54,6 +59,32 @@ pub(super) fn plans(
         plans.push(plan(volume, source, sandbox));
     }
     Ok((plans, secrets))
+}
+
+impl Images<'_> {
+    fn source(
+        &mut self,
+        number: usize,
+        read_only: bool,
+        dirs: &Dirs,
+    ) -> Result<tepui_shim::VolumeSource, (PathBuf, io::Error)> {
+        let Some(image) = self.layers.get(&number) else {
+            return Ok(tepui_shim::VolumeSource::Layers { lowers: Vec::new(), writable: None });
+        };
+        let lowers = image.lower().to_vec();
+        let writable = match (self.backend, read_only) {
+            // One layer is a directory already, and nobody can write to it.
+            (ImageBackend::Copy, true) if lowers.len() == 1 => None,
+            (ImageBackend::Copy, _) => {
+                let path = dirs.make_volume_copy(number)?;
+                self.copies.push(CopyPlan { layers: image.clone(), target: path.clone() });
+                return Ok(tepui_shim::VolumeSource::Path { path });
+            }
+            (ImageBackend::Overlay, true) => None,
+            (ImageBackend::Overlay, false) => Some(dirs.make_volume_overlay(number)?),
+        };
+        Ok(tepui_shim::VolumeSource::Layers { lowers, writable })
+    }
 }
 
 fn plan(volume: &VolumeMount, source: tepui_shim::VolumeSource, sandbox: &Path) -> VolumePlan {
