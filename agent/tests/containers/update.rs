@@ -100,8 +100,9 @@ pub fn limits_change_under_a_busy_process_without_a_pause(context: &Context) {
         let (host, _) = host(context);
         let mut config = context.shell("busy", BUSY);
         config.resources = amounts(8.0, 64.0);
-        let pid = program(host.start(&config).await);
+        let init = host.start(&config).await;
         until("it runs", || stdout(&config) == "begun\n").await;
+        let pid = program(init);
         let update = async |cpus: f64, mem: f64, limits: &[(&str, f64)]| {
             let limits = limits.iter().map(|(name, limit)| ((*name).to_owned(), *limit)).collect();
             host.containerizer.update(&config.container_id, &amounts(cpus, mem), &limits).await.unwrap();
