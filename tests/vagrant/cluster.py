@@ -7,12 +7,16 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
-import time
 
 ADDRESSES = {"coordinator": 10, "agent": 20}
 # With processors that are emulated, several at a time on a core.
 UP_SECONDS = 900
+
+
+# Of the box on its way to libvirt, a thousand times.
+PROGRESS = re.compile(r"\s*\x1b\[KProgress: \d+%")
+# The figures of a task that had too much memory are fifty lines.
+LOG_LINES = "grep -E ' systemd|T[0-9:.]+Z ' | tail -n 40 | cut -c1-300"
 
 
 class Failed(AssertionError):
@@ -28,7 +32,7 @@ class Cluster:
         self.agents = [f"agent{n}" for n in range(1, agents + 1)]
         self.tepui, self.newer = order["tepui"], pathlib.Path(order["newer_packages"])
         home = self.work / "home"
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         self.environment = {
             **os.environ,
             "HOME": str(home),
@@ -66,8 +70,8 @@ class Cluster:
 
     # --- machines ---
 
-    def vagrant(self, *words, timeout=UP_SECONDS, show=False):
-        return run("vagrant", *words, cwd=self.project, env=self.environment, timeout=timeout, show=show)
+    def vagrant(self, *words, timeout=UP_SECONDS):
+        return run("vagrant", *words, cwd=self.project, env=self.environment, timeout=timeout)
 
     def virsh(self, *words):
         return run("virsh", "-c", "qemu:///system", *words, timeout=60)
@@ -95,7 +99,7 @@ class Cluster:
         """Prints the end of what the units have said, on each machine that answers."""
         for name in self.machines:
             try:
-                text = self.ssh(name, "journalctl --no-pager -o short-precise -n 60 -u 'tepui*'; free -m; uptime", timeout=60)
+                text = self.ssh(name, f"journalctl --no-pager -o short-precise -u 'tepui*' | {LOG_LINES}; free -m; uptime", timeout=60)
             except (Failed, subprocess.TimeoutExpired) as error:
                 text = f"no answer: {str(error)[-300:]}"
             print(f"--- {name}\n{text}", flush=True)
@@ -140,10 +144,9 @@ class Cluster:
         return run(self.tepui, f"--zk={self.zk}", "run", *before, "--", *words, timeout=timeout)
 
 
-def run(*command, stdin=None, timeout=120, show=False, **more):
+def run(*command, stdin=None, timeout=120, **more):
     """The output of a command that succeeds in time."""
     words = [str(word) for word in command]
-    begin = time.monotonic()
     process = subprocess.Popen(
         words, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more
     )
@@ -152,10 +155,8 @@ def run(*command, stdin=None, timeout=120, show=False, **more):
     except subprocess.TimeoutExpired:
         process.kill()
         output, _ = process.communicate()
+        output = PROGRESS.sub("", output)
         raise Failed(f"{' '.join(words)} took longer than {timeout} s:\n{output}") from None
-    if show:
-        sys.stdout.write(output)
-        print(f"{' '.join(words)}: {time.monotonic() - begin:.1f} s", flush=True)
     if process.returncode != 0:
-        raise Failed(f"{' '.join(words)} ended with {process.returncode}:\n{output}")
+        raise Failed(f"{' '.join(words)} ended with {process.returncode}:\n{PROGRESS.sub('', output)}")
     return output

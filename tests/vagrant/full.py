@@ -25,12 +25,12 @@ def checks(cluster, report, order):
         with report.check("an agent's machine is cut off by power: its tasks are reported, the others go on") as note:
             note(agent_cut_off(cluster, framework, tasks))
         with report.check("the coordinator's machine comes back by vagrant up and joins"):
-            cluster.vagrant("up", tasks.lost_coordinator, show=True)
+            cluster.vagrant("up", tasks.lost_coordinator)
             mode = "exec 3<>/dev/tcp/127.0.0.1/2181 && echo srvr >&3 && grep -q Mode <&3 && echo serves"
             wait.until(lambda: "serves" in cluster.ssh(tasks.lost_coordinator, f"bash -c '{mode}' 2>&1 || true"), LONG, "ZooKeeper serves there", interval=1)
             wait.until(lambda: follows(cluster, tasks.lost_coordinator), LONG, "the coordinator knows who leads", interval=1)
         with report.check("the agent's machine comes back by vagrant up, and runs tasks"):
-            cluster.vagrant("up", tasks.lost_agent, show=True)
+            cluster.vagrant("up", tasks.lost_agent)
             wanted = {cluster.address(name) for name in cluster.agents}
             wait.until(lambda: cluster.active_agents() == wanted, LONG, "both agents are registered", interval=1)
             framework.launch(["after"], "exit 0", host=cluster.address(tasks.lost_agent))

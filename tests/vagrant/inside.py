@@ -37,7 +37,7 @@ def main():
 def boot(cluster, order, report):
     with report.check(f"vagrant up of {len(cluster.coordinators)} coordinators and {len(cluster.agents)} agents"):
         cluster.vagrant("box", "add", "--name", "tepui-test", order["box"])
-        cluster.vagrant("up", show=True)
+        cluster.vagrant("up")
     with report.check("all agents are registered with the leader"):
         wanted = {cluster.address(name) for name in cluster.agents}
         wait.until(lambda: cluster.active_agents() == wanted, 120, "the agents are in the leader's state", interval=0.5)

@@ -108,11 +108,21 @@ def image(scratch, archive):
 
 
 def validate(scratch):
+    """VirtualBox need not be here: all that vagrant asks of it is its version."""
+    programs = scratch / "programs"
+    programs.mkdir()
+    manage = programs / "VBoxManage"
+    manage.write_text("#!/bin/sh\necho 7.0.6r155176\n")
+    manage.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "VAGRANT_HOME": str(scratch / "validate"),
+        "VAGRANT_DOTFILE_PATH": str(scratch / "validate/dot"),
+        "VAGRANT_CHECKPOINT_DISABLE": "1",
+    }
     for provider in ("libvirt", "virtualbox"):
-        home = scratch / "validate"
-        home.mkdir(exist_ok=True)
-        environment = {**os.environ, "VAGRANT_HOME": str(home), "VAGRANT_DEFAULT_PROVIDER": provider, "VAGRANT_CHECKPOINT_DISABLE": "1"}
-        environment["VAGRANT_DOTFILE_PATH"] = str(home / "dot")
+        environment["VAGRANT_DEFAULT_PROVIDER"] = provider
         done = subprocess.run(["vagrant", "validate"], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{provider}: {done.stdout}{done.stderr}"
 

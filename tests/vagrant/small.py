@@ -32,6 +32,9 @@ def checks(cluster, report, order):
             lives.over(lambda: cluster.ssh("agent1", "systemctl restart tepui-agent"))
         with report.check("20 tasks go on while their agent is upgraded by dpkg -i"):
             lives.over(lambda: upgrade(cluster, "agent1", order["newer"]))
+        with report.check("20 tasks go on while the program alone is upgraded, and its agent is started anew by dpkg"):
+            program = "/vagrant/packaging/packages/tepui_*.deb"
+            lives.over(lambda: cluster.ssh("agent1", f"dpkg -i {program}", timeout=LONG))
         with report.check("and end when they are told to"):
             lives.end()
         with report.check("removing the agent's package ends its containers; purging it leaves nothing") as note:
@@ -89,14 +92,12 @@ def memory(cluster, framework):
     framework.wait_state(["glutton"], "TASK_FAILED", SHORT)
     last = framework.last("glutton")
     assert last["reason"] == "REASON_CONTAINER_LIMITATION_MEMORY", last
-    return last.get("message", "")[:60]
+    return last["message"].splitlines()[0]
 
 
 def page(cluster):
     status, body = cluster.get("coordinator1", "/", Accept="text/html")
-    assert status == 200 and b"<html" in body.lower(), (status, body[:200])
-    status, body = cluster.get("coordinator1", "/state")
-    assert status == 200 and len(cluster.active_agents()) == len(cluster.agents)
+    assert status == 200 and body.lower().startswith(b"<!doctype html>") and b"vagrant" in body, (status, body[:200])
 
 
 def cgroup_of(framework, name):
@@ -163,7 +164,7 @@ def upgrade(cluster, name, newer):
     # They are too large to be in the synced folder twice for each machine.
     newer_files = [next(cluster.newer.glob(f"{package}_*.deb")) for package in ("tepui", "tepui-agent")]
     cluster.put(name, newer_files, "/var/tmp/newer")
-    print(cluster.ssh(name, "dpkg -i /var/tmp/newer/*.deb && rm -r /var/tmp/newer", timeout=LONG))
+    cluster.ssh(name, "dpkg -i /var/tmp/newer/*.deb && rm -r /var/tmp/newer", timeout=LONG)
     versions = cluster.ssh(name, "dpkg-query -W -f '${Version}\\n' tepui tepui-agent").split()
     assert versions == [newer, newer], versions
     executable = cluster.ssh(name, "readlink /proc/$(systemctl show --value -p MainPID tepui-agent)/exe").strip()
@@ -181,7 +182,7 @@ def remove_agent(cluster, framework, name):
     cluster.ssh(name, "dpkg --purge tepui-agent tepui", timeout=LONG)
     left = cluster.ssh(name, "find / -xdev -path /vagrant -prune -o -path /proc -prune -o -iname '*tepui*' -print").split()
     assert not left, left
-    units = cluster.ssh(name, "systemctl list-units --all --no-legend 'tepui*'; systemctl list-unit-files --no-legend 'tepui*'").strip()
+    units = cluster.ssh(name, "systemctl list-units --all --no-legend 'tepui*'; systemctl list-unit-files --no-legend 'tepui*' || true").strip()
     assert not units, units
     mounts = cluster.ssh(name, "cat /proc/self/mountinfo | wc -l").split()
     assert mounts == before[:1], (mounts, before)
