@@ -1,11 +1,15 @@
 """A framework as users of Mesos write them, with pymesos: runs what it is given on the agents that it is offered."""
 
 import base64
+import logging
 import threading
 import time
 
 from harness.framework import TERMINAL, scalar, task
 from pymesos import MesosSchedulerDriver
+
+# It tells of each attempt to reach a coordinator that is cut off.
+logging.getLogger("pymesos").setLevel(logging.CRITICAL)
 
 
 class Framework:

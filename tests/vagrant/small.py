@@ -39,10 +39,10 @@ def checks(cluster, report, order):
             lives.end()
         with report.check("removing the agent's package ends its containers; purging it leaves nothing") as note:
             note(remove_agent(cluster, framework, "agent2"))
-        with report.check("purging the coordinator's package leaves nothing"):
-            remove_coordinator(cluster, "coordinator1")
     finally:
         framework.stop()
+    with report.check("purging the coordinator's package leaves nothing"):
+        remove_coordinator(cluster, "coordinator1")
 
 
 def fifty_tasks(cluster, framework):
