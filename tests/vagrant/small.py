@@ -115,8 +115,9 @@ class Lives:
     def begin(self):
         self.framework.launch(self.names, "exec sleep 86399", host=self.cluster.address(self.agent), cpus=0.02, mem=7)
         self.framework.wait_state(self.names, "TASK_RUNNING", LONG)
+        # The shell that is told of as running is sleep a moment later.
+        wait.until(lambda: len(self._processes()) == len(self.names), SHORT, "each task is sleep", interval=0.5)
         self.processes = self._processes()
-        assert len(self.processes) == len(self.names), self.processes
 
     def over(self, happening):
         """The agent is another process afterwards; the tasks' are the same, and nothing was told of them."""
