@@ -26,6 +26,10 @@ vm *ARGS:
 chaos *ARGS:
     ./tests/chaos/run {{ARGS}}
 
+# The cluster of the Vagrantfile in emulated machines, such as `just vagrant --full` (needs root)
+vagrant *ARGS:
+    ./tests/vagrant/run {{ARGS}}
+
 # Latency and throughput beside the floor (needs root)
 bench *ARGS:
     ./bench/run {{ARGS}}

@@ -46,7 +46,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(underscores_to_hyphens(std::env::args_os()));
+    let args = cluster_behind_command(std::env::args_os().collect());
+    let cli = Cli::parse_from(underscores_to_hyphens(args));
     let outcome = match cli.command {
         Command::Coordinator { flags } => serve::coordinator(&flags).map(|()| 0),
         Command::Agent { flags } => serve::agent(&flags).map(|()| 0),
@@ -63,10 +64,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// Lets `tepui --zk=URL run` be the same as `tepui run --zk=URL`: which cluster is meant may come first.
+fn cluster_behind_command(mut args: Vec<OsString>) -> Vec<OsString> {
+    let names_cluster = |word: &&OsString| {
+        let word = word.to_string_lossy();
+        ["--zk=", "--coordinator=", "--master="].iter().any(|flag| word.starts_with(flag))
+    };
+    let flags = args.iter().skip(1).take_while(names_cluster).count();
+    if let Some(both) = args.get_mut(1..flags + 2) {
+        both.rotate_right(1);
+    }
+    args
+}
+
 /// Lets `tepui run --docker_registry` be the same as `--docker-registry`, as it is for the servers. What
 /// comes after `--`, or after the first word of the command, is the task's.
-fn underscores_to_hyphens(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut args: Vec<OsString> = args.collect();
+fn underscores_to_hyphens(mut args: Vec<OsString>) -> Vec<OsString> {
     if args.get(1).is_none_or(|word| word != "run") {
         return args;
     }
@@ -86,4 +99,25 @@ fn underscores_to_hyphens(args: impl Iterator<Item = OsString>) -> Vec<OsString>
         };
     }
     args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(words: &[&str]) -> Vec<String> {
+        let args = words.iter().map(OsString::from).collect();
+        cluster_behind_command(args).into_iter().filter_map(|word| word.into_string().ok()).collect()
+    }
+
+    #[test]
+    fn the_cluster_may_come_before_the_command() {
+        assert_eq!(
+            moved(&["tepui", "--zk=zk://a/b", "ps", "--all"]),
+            ["tepui", "ps", "--zk=zk://a/b", "--all"]
+        );
+        assert_eq!(moved(&["tepui", "--zk=zk://a/b"]), ["tepui", "--zk=zk://a/b"]);
+        assert_eq!(moved(&["tepui", "run", "--", "--zk=x"]), ["tepui", "run", "--", "--zk=x"]);
+        assert_eq!(moved(&["tepui"]), ["tepui"]);
+    }
 }

@@ -81,6 +81,12 @@ impl Zygote {
         }
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
+    }
+
     /// Asks for a shim for the container with this runtime directory, and returns the connection to it.
     ///
     /// The connection carries the shim's events (see [`crate::protocol`]). If it closes without one, there was no shim.

@@ -20,7 +20,7 @@ pub struct RunArgs {
     /// it, an embedded one
     #[arg(
         long,
-        alias = "master",
+        aliases = ["master", "zk"],
         value_name = "HOST:PORT|URL",
         env = "TEPUI_COORDINATOR",
         hide_env_values = true

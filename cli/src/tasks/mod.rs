@@ -35,7 +35,7 @@ pub struct Cluster {
     /// The coordinator of the cluster, or zk://HOST:PORT,.../PATH, where ZooKeeper tells which one leads
     #[arg(
         long,
-        alias = "master",
+        aliases = ["master", "zk"],
         value_name = "HOST:PORT|URL",
         env = "TEPUI_COORDINATOR",
         hide_env_values = true,

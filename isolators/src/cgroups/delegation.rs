@@ -10,17 +10,21 @@
 //! | elsewhere | elsewhere | we, everywhere: nobody has delegated anything |
 //!
 //! The last row is a host without systemd, or an agent that was started by hand.
+//!
+//! In the second, containers are none of the unit's, and neither must be what looks after them: [`Cgroups::take_out_of_unit`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{CgroupError, Hierarchy, Version, files};
+use super::{CgroupError, Cgroups, Hierarchy, Version, files, tree};
 
 /// The attributes by which systemd marks a delegated cgroup.
 const MARKS: [&str; 2] = ["trusted.delegate", "user.delegate"];
 /// Where the processes of a delegated cgroup go, so that it can have controllers for its children. Not a container's name in
 /// `--cgroups_root` (`tree::NOT_CONTAINERS`).
 const SUBGROUP: &str = "agent";
+/// Where what looks after containers goes when their cgroups are not the unit's. Not a container's name either.
+pub(super) const SHIMS: &str = "shims";
 /// How often new processes are looked for while they are moved.
 const ROUNDS: usize = 20;
 
@@ -70,6 +74,11 @@ impl Delegation {
         self.of_unit && self.ours.as_deref() == Some(dir)
     }
 
+    /// Whether the agent runs in a unit, and its containers' cgroups are elsewhere.
+    fn is_outside(&self) -> bool {
+        !self.of_unit && self.unit.is_some()
+    }
+
     /// Moves the processes of the delegated cgroup, all of which are the unit's, into a child of it.
     ///
     /// To be done before controllers are enabled: the kernel would take some of them even so, and make the cgroup one for
@@ -99,6 +108,22 @@ impl Delegation {
             }
         }
         Ok(())
+    }
+}
+
+impl Cgroups {
+    /// Takes a process out of the unit in which the agent runs, and so all that it will fork, when containers' cgroups are outside too. systemd
+    /// would warn of each shim that it finds left in the unit, count it among the unit's tasks, and could not start the unit anew should
+    /// its cgroup come to have controllers for its children.
+    ///
+    /// # Errors
+    /// When the cgroup cannot be made, or does not take the process.
+    pub fn take_out_of_unit(&self, pid: u32) -> Result<(), CgroupError> {
+        self.all_trees().filter(|tree| tree.delegation.is_outside()).try_for_each(|one| {
+            let dir = one.dir.join(SHIMS);
+            tree::make_dir(&dir)?;
+            files::write(&dir.join("cgroup.procs"), pid)
+        })
     }
 }
 

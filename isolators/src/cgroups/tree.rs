@@ -6,12 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::delegation::Delegation;
+use super::delegation::{Delegation, SHIMS};
 use super::{CgroupError, Cgroups, Hierarchies, Hierarchy, LEAF, NESTED, Tree, Version, files, relative};
 use crate::isolator::ContainerId;
 
-/// The cgroup in which Mesos can put its own agent (`--agent_subsystems`): not a container.
-const NOT_CONTAINERS: [&str; 2] = ["slave", "agent"];
+/// The cgroup in which Mesos can put its own agent (`--agent_subsystems`), and ours: not containers.
+const NOT_CONTAINERS: [&str; 3] = ["slave", "agent", SHIMS];
 /// Between two attempts to remove a cgroup that is busy: the kernel takes a moment to let go of the last process.
 const RETRY: Duration = Duration::from_millis(2);
 
@@ -183,7 +183,7 @@ pub(crate) fn children(dir: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     Ok(found)
 }
 
-fn make_dir(dir: &Path) -> Result<(), CgroupError> {
+pub(super) fn make_dir(dir: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(CgroupError::io("make", dir, error))
@@ -223,8 +223,10 @@ fn remove(dir: &Path, deadline: Instant) -> Result<(), CgroupError> {
 pub fn remove_empty_root(root: &Path) -> Result<(), CgroupError> {
     let root = root.strip_prefix("/").unwrap_or(root);
     for tree in Hierarchies::detect()?.0 {
+        let dir = tree.mount.join(root);
         // One that is not there, or not empty, stays as it is.
-        let _ = std::fs::remove_dir(tree.mount.join(root));
+        let _ = std::fs::remove_dir(dir.join(SHIMS));
+        let _ = std::fs::remove_dir(dir);
     }
     Ok(())
 }

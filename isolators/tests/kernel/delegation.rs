@@ -97,3 +97,43 @@ fn below_a_delegated_cgroup_controllers_are_enabled_and_its_processes_make_room(
     assert!(cgroups.orphans(&Default::default()).unwrap().is_empty());
     drop(process);
 }
+
+/// Set in the process of [`what_looks_after_containers_is_taken_out_of_the_unit`] that is in a unit: its `--cgroups_root`.
+const IN_UNIT: &str = "TEPUI_TEST_IN_UNIT";
+
+#[test]
+fn what_looks_after_containers_is_taken_out_of_the_unit() {
+    let Some((hierarchies, _, _, mount)) = some() else { return };
+    let root = PathBuf::from(format!("tepui-test-outside-{}", std::process::id()));
+    if let Ok(root) = std::env::var(IN_UNIT) {
+        let process = Process(std::process::Command::new("sleep").arg("60").spawn().unwrap());
+        let cgroups = Cgroups::new(hierarchies, Path::new(&root), &[]).unwrap();
+        cgroups.take_out_of_unit(process.0.id()).unwrap();
+        let now = fs::read_to_string(format!("/proc/{}/cgroup", process.0.id())).unwrap();
+        assert!(now.contains(&format!("0::/{root}/shims\n")), "{now}");
+        assert!(cgroups.orphans(&Default::default()).unwrap().is_empty());
+        return;
+    }
+    let foreign = Foreign::new(&mount, "outside-unit");
+    // A process of its own, as the other tests of this one are in no unit.
+    let unit = foreign.slice().join("unit/cgroup.procs");
+    let name = "delegation::what_looks_after_containers_is_taken_out_of_the_unit";
+    let script = "echo $$ >\"$0\"; exec \"$@\"";
+    let mut inside = std::process::Command::new("sh");
+    inside.args(["-c", script]).arg(&unit).arg(std::env::current_exe().unwrap()).args([
+        "--exact",
+        name,
+        "--nocapture",
+    ]);
+    let ended = inside.env(IN_UNIT, &root).output().unwrap();
+    assert!(
+        ended.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&ended.stdout),
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    wait_for("an empty root", || {
+        tepui_isolators::cgroups::remove_empty_root(&root).unwrap();
+        (!mount.join(&root).exists()).then_some(())
+    });
+}

@@ -179,6 +179,11 @@ impl NativeContainerizer {
         };
         let composition =
             tepui_isolators::build_with(&names, customs, &settings.isolators, &places, &limitations)?;
+        if let Some(cgroups) = &composition.cgroups
+            && let Err(error) = cgroups.take_out_of_unit(zygote.pid())
+        {
+            tracing::warn!(%error, "what looks after containers stays in the agent's unit: systemd will warn of it");
+        }
         let (exits, ends) = mpsc::unbounded_channel();
         let inner = Inner {
             settings,
