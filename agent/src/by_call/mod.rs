@@ -268,13 +268,15 @@ impl ByCalls {
 
     fn end(&self, id: &ContainerId, ended: Ended) {
         let inner = &self.inner;
+        let entry = inner.entries().get(id).cloned();
+        if entry.is_none() {
+            self.keep(id, ended.clone());
+        }
+        // Only now that whoever comes later finds it among the entries.
         if let Some(waited) = inner.others().remove(id) {
             waited.send_replace(Some(ended.clone()));
         }
-        let Some(entry) = inner.entries().get(id).cloned() else {
-            self.keep(id, ended);
-            return;
-        };
+        let Some(entry) = entry else { return };
         if entry.ended.borrow().is_some() {
             return;
         }
@@ -309,7 +311,9 @@ impl ByCalls {
         inner.entries().insert(id.clone(), Arc::new(entry));
         let (this, id) = (self.clone(), id.clone());
         inner.workers.spawn_blocking(move || {
-            if this.inner.entries().contains_key(&id)
+            // Held until it is written, so that nobody removes it meanwhile.
+            let entries = this.inner.entries();
+            if entries.contains_key(&id)
                 && let Err(error) = this.inner.records.save(&record)
             {
                 tracing::error!(container = %id, %error, "a container's end cannot be written down");
@@ -426,7 +430,8 @@ impl ByCalls {
             .cloned()
             .collect();
         nested.iter().for_each(|nested| self.forget(nested));
-        self.end(id, Ended::default());
+        // Of one that never ran, nobody hears more.
+        self.inner.others().remove(id);
     }
 
     /// Those without a parent that have not ended.
