@@ -8,7 +8,7 @@ from harness import wait
 IMAGE = "/vagrant/image.tar"
 TASKS = 50
 # Seconds on emulated processors.
-SHORT, LONG = 60, 300
+SHORT, LONG = 180, 900
 CGROUPS = "/sys/fs/cgroup/tepui"
 
 
@@ -72,13 +72,17 @@ def hog(cluster, framework):
         quota, period, _, usage, _, throttled, uptime, _ = cluster.ssh(agent, look).split()
         return int(quota) / int(period), int(usage) / 1e6, int(throttled), float(uptime)
 
-    limit, used, throttled, begin = figures()
-    assert limit == 0.2, limit
-    # A deadline of the guest's clock, by which the share is reckoned.
-    now = begin
-    while now < begin + 8:
-        limit, used_now, throttled_now, now = figures()
-    share = (used_now - used) / (now - begin)
+    # Not in a stretch in which the machine stood still. What is not held to its quota has a whole CPU in each of them.
+    for _ in range(3):
+        limit, used, throttled, begin = figures()
+        assert limit == 0.2, limit
+        # A deadline of the guest's clock, by which the share is reckoned.
+        now = begin
+        while now < begin + 8:
+            limit, used_now, throttled_now, now = figures()
+        share = (used_now - used) / (now - begin)
+        if 0.2 * 0.5 <= share <= 0.2 * 1.1:
+            break
     assert share <= 0.2 * 1.1, f"it has {share:.3f} of a CPU"
     assert share >= 0.2 * 0.5, f"it has {share:.3f} of a CPU, and would not be held to anything"
     assert throttled_now > throttled
@@ -126,7 +130,9 @@ class Lives:
         wait.until(lambda: self._registered(), LONG, "the agent is registered again", interval=0.5)
         assert self._main() != main, "the agent was not restarted"
         assert self._processes() == self.processes, "the tasks' processes are others"
-        told = self.framework.updates[updates:]
+        # One whose acknowledgement was late comes again.
+        known = {update.get("uuid") for update in self.framework.updates[:updates]}
+        told = [update for update in self.framework.updates[updates:] if update.get("uuid") not in known]
         assert not told, told
         journal = self.cluster.ssh(self.agent, "journalctl --no-pager -u tepui-agent")
         assert "left-over" not in journal and "remains running" not in journal, journal

@@ -199,7 +199,7 @@ mod tests {
     }
 
     async fn next(events: &mut mpsc::UnboundedReceiver<LinkEvent>) -> LinkEvent {
-        tokio::time::timeout(Duration::from_secs(20), events.recv()).await.unwrap().unwrap()
+        tokio::time::timeout(Duration::from_secs(60), events.recv()).await.unwrap().unwrap()
     }
 
     #[tokio::test]
@@ -263,7 +263,7 @@ mod tests {
                 }
             },
         ));
-        let frame = tokio::time::timeout(Duration::from_secs(20), seen.recv()).await.unwrap().unwrap();
+        let frame = tokio::time::timeout(Duration::from_secs(60), seen.recv()).await.unwrap().unwrap();
         assert_eq!(frame.body, Some(agent_frame::Body::Pong(9)));
         link.abort();
     }

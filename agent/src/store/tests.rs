@@ -58,7 +58,7 @@ fn commit(dir: &Path, groups: Vec<Vec<Write>>) {
     for (n, writes) in groups.into_iter().enumerate() {
         store.submit(Ticket(n as u64), writes);
     }
-    while confirmed.recv_timeout(Duration::from_secs(20)).unwrap() != Ticket(count - 1) {}
+    while confirmed.recv_timeout(Duration::from_secs(60)).unwrap() != Ticket(count - 1) {}
 }
 
 fn read(dir: &Path) -> StoredState {
@@ -173,7 +173,7 @@ fn a_copy_of_the_file_in_use_has_all_that_was_confirmed() {
         if n % 50 != 49 {
             continue;
         }
-        while confirmed.recv_timeout(Duration::from_secs(20)).unwrap() != Ticket(n) {}
+        while confirmed.recv_timeout(Duration::from_secs(60)).unwrap() != Ticket(n) {}
         let copy = tempfile::tempdir().unwrap();
         std::fs::create_dir(copy.path().join("meta")).unwrap();
         std::fs::copy(dir.path().join("meta/agent.redb"), copy.path().join("meta/agent.redb")).unwrap();

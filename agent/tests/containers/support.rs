@@ -19,7 +19,7 @@ use tepui_shim::Zygote;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// How long anything may take before a test fails.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a test works with.
 pub struct Context {
@@ -116,7 +116,7 @@ impl Context {
             image_backend,
             ignore_image_runtime: false,
             sandbox_directory: "/mnt/mesos/sandbox".to_owned(),
-            shim_patience: std::time::Duration::from_secs(10),
+            shim_patience: std::time::Duration::from_secs(60),
         };
         let zygote = self.zygotes.lock().unwrap().pop().expect("a test has three zygotes");
         let (containerizer, exits) = NativeContainerizer::with_isolators(settings, zygote, own)?;

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, BufRead as _, BufReader, PipeReader, Read as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -19,7 +20,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
@@ -267,22 +269,90 @@ impl Watched {
         Ok((command.spawn()?, output))
     }
 
-    /// Kills whatever process has our socket's path in its environment: what an earlier program, of this run or another, has left.
+    /// Kills whatever process has our socket's path in its environment: what an earlier program, of this run or another, has left. Looks again
+    /// until there is none, for one may have come of another meanwhile.
     fn end_leftovers(&self) {
         let mut variable = format!("{SOCKET}=").into_bytes();
         variable.extend_from_slice(self.socket.as_os_str().as_bytes());
-        let Ok(processes) = std::fs::read_dir("/proc") else { return };
-        let own = std::process::id();
-        for process in processes.flatten() {
-            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-                continue;
-            };
-            // One that has ended meanwhile has none.
-            let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
-            if pid != own && environment.split(|byte| *byte == 0).any(|one| one == variable) {
-                tracing::info!(plugin = self.name, pid, "Ending a process that a plugin has left.");
-                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        let deadline = Instant::now() + GRACE;
+        loop {
+            let killed = self.kill_those_with(&variable);
+            if killed.is_empty() {
+                return;
             }
+            for process in &killed {
+                let left = deadline.saturating_duration_since(Instant::now());
+                wait_readable(process, left);
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!(plugin = self.name, "Processes that a plugin has left do not end.");
+                return;
+            }
+        }
+    }
+
+    /// Those that were sent SIGKILL, which may not have ended yet.
+    fn kill_those_with(&self, variable: &[u8]) -> Vec<OwnedFd> {
+        let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let own = std::process::id();
+        let mut killed = Vec::new();
+        for process in processes.flatten() {
+            let pid = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+            let Some(pid) = pid.filter(|pid| *pid != own) else { continue };
+            let has_it = || {
+                // One that has ended meanwhile has none, whether it was waited for or not.
+                let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+                environment.split(|byte| *byte == 0).any(|one| one == variable)
+            };
+            if !has_it() {
+                continue;
+            }
+            let pid = Pid::from_raw(pid.cast_signed());
+            let Ok(held) = pidfd_open(pid) else { continue };
+            // The number cannot have gone to another process in between if that has the variable too.
+            if has_it() && pidfd_kill(&held).is_ok() {
+                tracing::info!(
+                    plugin = self.name,
+                    pid = pid.as_raw(),
+                    "Ending a process that a plugin has left."
+                );
+                killed.push(held);
+            }
+        }
+        killed
+    }
+}
+
+/// A file that becomes readable when the process ends, and stands for no other that gets its number ([pidfd_open(2)]).
+///
+/// [pidfd_open(2)]: https://man7.org/linux/man-pages/man2/pidfd_open.2.html
+fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: this call takes two integers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made it, for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn pidfd_kill(process: &OwnedFd) -> nix::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open, and without `info` nothing is read.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, info, 0)
+    })
+    .map(drop)
+}
+
+/// Waits until the file is readable, not longer than that.
+fn wait_readable(file: &OwnedFd, longest: Duration) {
+    let deadline = Instant::now() + longest;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Of more milliseconds than fit, the longest that do.
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            _ => return,
         }
     }
 }
@@ -312,7 +382,7 @@ fn pass_on(plugin: &str, output: PipeReader) {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn script(dir: &Path, text: &str) -> PathBuf {
         let path = dir.join("program");

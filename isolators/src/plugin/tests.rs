@@ -26,7 +26,7 @@ use crate::builtin::tests::{context, empty_spec};
 use crate::custom::{Host, Places};
 use crate::isolator::{ContainerContext, ContainerId, Contribution, Isolator, Limitation, Limits, Recovered};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A time-out for calls that are to exceed it.
 const SHORT: Duration = Duration::from_millis(150);
 

@@ -59,7 +59,7 @@ async fn a_container_forks_up_to_its_limit() {
     let id = &context.container_id;
     let contribution = host.prepare(&context).await;
     let process =
-        run(&contribution, "(for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 60 & done); exec sleep 60");
+        run(&contribution, "(for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1000 & done); exec sleep 1000");
     let (dir, _) = host.cgroups().dir(id, Controller::Pids).unwrap();
     let refused = || read(dir.join("pids.events")).rsplit(' ').next().unwrap().parse::<u64>().unwrap();
     wait_for("a fork that fails", || (refused() > 0).then_some(()));
@@ -127,7 +127,7 @@ async fn events_are_counted_for_each_container_alone() {
     });
     let (busy, idle) = (host.context("busy", "cpus:1", &[]), host.context("idle", "cpus:1", &[]));
     let _hog = run(&host.prepare(&busy).await, "while :; do :; done");
-    let _sleeper = run(&host.prepare(&idle).await, "sleep 60");
+    let _sleeper = run(&host.prepare(&idle).await, "sleep 1000");
     let begin = std::time::Instant::now();
     loop {
         assert!(begin.elapsed() < crate::support::PATIENCE, "never counted");

@@ -88,7 +88,7 @@ fn below_a_delegated_cgroup_controllers_are_enabled_and_its_processes_make_room(
     let foreign = Foreign::new(&mount, "delegated");
     fs::write(foreign.slice().join("cgroup.subtree_control"), format!("+{name}")).unwrap();
     let unit = foreign.slice().join("unit");
-    let process = Process(std::process::Command::new("sleep").arg("60").spawn().unwrap());
+    let process = Process(std::process::Command::new("sleep").arg("1000").spawn().unwrap());
     let pid = process.0.id().to_string();
     fs::write(unit.join("cgroup.procs"), &pid).unwrap();
     let cgroups = Cgroups::new(hierarchies, &foreign.slice.join("unit/tepui"), &[controller]).unwrap();
@@ -106,7 +106,7 @@ fn what_looks_after_containers_is_taken_out_of_the_unit() {
     let Some((hierarchies, _, _, mount)) = some() else { return };
     let root = PathBuf::from(format!("tepui-test-outside-{}", std::process::id()));
     if let Ok(root) = std::env::var(IN_UNIT) {
-        let process = Process(std::process::Command::new("sleep").arg("60").spawn().unwrap());
+        let process = Process(std::process::Command::new("sleep").arg("1000").spawn().unwrap());
         let cgroups = Cgroups::new(hierarchies, Path::new(&root), &[]).unwrap();
         cgroups.take_out_of_unit(process.0.id()).unwrap();
         let now = fs::read_to_string(format!("/proc/{}/cgroup", process.0.id())).unwrap();

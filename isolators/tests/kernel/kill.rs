@@ -10,7 +10,7 @@ use crate::support::{PATIENCE, Process, Root, run, wait_for};
 
 /// Chains of processes that each fork the next one and end, for as long as a file is there.
 const CHAINS: &str =
-    "f() { [ -e STOP ] && { f & }; exit 0; }; for i in 1 2 3 4 5 6 7 8; do (f) & done; wait; sleep 60";
+    "f() { [ -e STOP ] && { f & }; exit 0; }; for i in 1 2 3 4 5 6 7 8; do (f) & done; wait; sleep 1000";
 
 fn started(cgroups: &Cgroups, id: &ContainerId, script: &str) -> Process {
     cgroups.create(id).unwrap();
@@ -65,7 +65,7 @@ fn signals_do_it_where_there_is_nothing_else() {
     let root = Root::new();
     let cgroups = Cgroups::new(hierarchies, &root.0, &[Controller::Memory]).unwrap();
     let id = ContainerId::new("plain");
-    let mut process = started(&cgroups, &id, "trap '' TERM; sleep 60 & sleep 60 & wait");
+    let mut process = started(&cgroups, &id, "trap '' TERM; sleep 1000 & sleep 1000 & wait");
     wait_for("three processes", || (cgroups.processes(&id).unwrap().len() == 3).then_some(()));
     cgroups.kill_all(&id, PATIENCE).unwrap();
     process.0.wait().unwrap();
@@ -99,7 +99,7 @@ fn nested_containers_are_within_and_go_with_their_parents() {
     cgroups.create(&parent).unwrap();
     let (dir, _) = cgroups.dir(&parent, Controller::Cpu).unwrap();
     assert_eq!(cgroups.dir(&child, Controller::Cpu).unwrap().0, dir.join("mesos/child"));
-    let mut process = started(&cgroups, &child, "sleep 60");
+    let mut process = started(&cgroups, &child, "sleep 1000");
     let pid = i32::try_from(process.0.id()).unwrap();
     wait_for("the process in its cgroup", || {
         cgroups.processes(&parent).unwrap().contains(&pid).then_some(())

@@ -110,7 +110,7 @@ async fn a_container_whose_child_is_killed_is_reported_too() {
     let mut host = Host::new(&["cgroups/mem"], |_| {});
     let context = host.context("parent", "mem:32", &[]);
     let contribution = host.prepare(&context).await;
-    let _shell = run(&contribution, "tail /dev/zero; sleep 60");
+    let _shell = run(&contribution, "tail /dev/zero; sleep 1000");
     let limitation = tokio::time::timeout(PATIENCE, host.limitations.recv()).await.unwrap().unwrap();
     check(&limitation, &context.container_id);
 }
@@ -124,7 +124,7 @@ async fn use_up_to_the_limit_is_no_trouble_and_counted() {
     let before = host.usage(&id).await;
     let file = host.sandbox.path().join("written");
     // Writes more page cache than the limit, so that the limit is hit but nobody need be killed.
-    let script = format!("head -c 100000000 /dev/zero > {}; sleep 60", file.display());
+    let script = format!("head -c 100000000 /dev/zero > {}; sleep 1000", file.display());
     let _process = run(&contribution, &script);
     let begin = std::time::Instant::now();
     while fs::metadata(&file).map_or(0, |meta| meta.len()) < 100_000_000 {

@@ -21,7 +21,7 @@ async fn known_containers_are_watched_again_and_strangers_removed() {
     let context = host.context("known", "cpus:1;mem:32;disk:10", &[]);
     let contribution = host.prepare(&context).await;
     let stranger = host.context("stranger", "cpus:1;mem:32;disk:10", &[]);
-    let mut lost = run(&host.prepare(&stranger).await, "sleep 60");
+    let mut lost = run(&host.prepare(&stranger).await, "sleep 1000");
     let trigger = tempfile::NamedTempFile::new().unwrap();
     let script =
         format!("while [ -e {} ]; do sleep 0.01; done; exec tail /dev/zero", trigger.path().display());

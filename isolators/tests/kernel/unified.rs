@@ -49,7 +49,7 @@ fn processes_are_in_leaves_so_that_nested_containers_can_be_limited() {
     let start = |id| {
         cgroups.create(id).unwrap();
         let cgroup_procs = cgroups.attach_files(id).unwrap();
-        let process = run(&Contribution { cgroup_procs, ..Contribution::default() }, "sleep 60");
+        let process = run(&Contribution { cgroup_procs, ..Contribution::default() }, "sleep 1000");
         let pid = i32::try_from(process.0.id()).unwrap();
         wait_for("the process", || cgroups.processes(id).unwrap().contains(&pid).then_some(()));
         process

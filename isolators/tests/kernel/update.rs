@@ -25,9 +25,9 @@ async fn a_program_grows_into_memory_that_it_is_given_while_it_runs() {
     let contribution = host.prepare(&context).await;
     let go = host.sandbox.path().join("go");
     let done = host.sandbox.path().join("done");
-    // Some 48 MB in one variable, once it is told to.
+    // 48 MiB in one buffer, once it is told to.
     let script = format!(
-        "while ! [ -e {} ]; do sleep 0.01; done; a=$(head -c 48000000 /dev/zero | tr '\\0' x); echo ${{#a}} > {}",
+        "while ! [ -e {} ]; do sleep 0.01; done; dd bs=48M count=1 if=/dev/zero of=/dev/null; echo $? > {}",
         go.display(),
         done.display()
     );
@@ -51,7 +51,8 @@ async fn a_program_grows_into_memory_that_it_is_given_while_it_runs() {
         }
     }
     fs::write(&go, "").unwrap();
-    wait_for("the program to have grown", || fs::read_to_string(&done).ok().filter(|text| !text.is_empty()));
+    let grown = || fs::read_to_string(&done).ok().filter(|text| text.ends_with('\n'));
+    assert_eq!(wait_for("the program to have grown", grown), "0\n");
     assert!(process.0.wait().unwrap().success());
     assert!(host.limitations.try_recv().is_err(), "it was not out of memory");
 

@@ -18,7 +18,7 @@ use tepui_shim::{
 };
 
 /// How long anything may take before a test fails.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a test works with.
 pub struct Context {

@@ -160,7 +160,7 @@ async fn cleaning_up_ends_all_that_runs() {
     world.coordinator.send(run("t", "sleep"));
     world.wait_for(TaskRunning).await;
     let agent = world.agent.take().unwrap();
-    tokio::time::timeout(Duration::from_secs(20), agent.stop_and_clean_up()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), agent.stop_and_clean_up()).await.unwrap();
     assert_eq!(world.containers.left(), 0);
 }
 

@@ -24,7 +24,7 @@ impl World {
         let (store, _) =
             Store::open(&self.settings.work_dir, true, move |ticket| confirm.send(ticket).unwrap()).unwrap();
         store.submit(Ticket(0), vec![write]);
-        confirmed.recv_timeout(Duration::from_secs(20)).unwrap();
+        confirmed.recv_timeout(Duration::from_secs(60)).unwrap();
     }
 
     async fn metric(&self, name: &str) -> f64 {
@@ -100,7 +100,7 @@ async fn an_agent_that_cleans_up_ends_all_says_nothing_and_keeps_its_id() {
     world.settings.recover = Recover::Cleanup;
     world.restart().await;
     let agent = world.agent.take().unwrap();
-    let end = tokio::time::timeout(Duration::from_secs(20), agent.ended()).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(60), agent.ended()).await.unwrap();
     assert_eq!(end, End::CleanedUp);
     agent.stop().await;
     assert_eq!(world.containers.left(), 0);
@@ -160,7 +160,7 @@ impl World {
     }
 
     async fn until(&self, holds: impl AsyncFn(&Self) -> bool) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         while !holds(self).await {
             assert!(tokio::time::Instant::now() < deadline, "it did not come to hold");
             tokio::time::sleep(Duration::from_millis(5)).await;

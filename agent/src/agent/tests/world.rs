@@ -33,7 +33,7 @@ use crate::shell::backend::{Backend, BoxFuture, Inside, LaunchError};
 use crate::shell::guest::{Guest, Input};
 
 /// No condition takes longer to come true.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct World {
     pub coordinator: Coordinator,

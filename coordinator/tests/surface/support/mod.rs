@@ -14,7 +14,7 @@ use tepui_api::client::Client;
 use tepui_coordinator::{RegistryKind, Running, Settings, start};
 
 /// Nothing that is waited for takes longer on a machine that works at all.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Settings of a coordinator on a free port of the loopback interface.
 pub fn settings() -> Settings {

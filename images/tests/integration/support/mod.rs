@@ -31,7 +31,7 @@ impl Temp {
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.path.exists() && Instant::now() < deadline {
             if std::fs::remove_dir_all(&self.path).is_err() {
                 std::thread::sleep(Duration::from_millis(10));
@@ -55,7 +55,7 @@ pub fn options(registry: &str) -> StoreOptions {
     let patience = RegistryOptions {
         first_backoff: Duration::from_millis(5),
         max_backoff: Duration::from_millis(20),
-        read_timeout: Duration::from_secs(5),
+        read_timeout: Duration::from_secs(20),
         ..RegistryOptions::default()
     };
     StoreOptions {
@@ -107,11 +107,11 @@ pub fn assert_whole(root: &Path) {
     }
 }
 
-/// Waits until `condition` holds, for ten seconds at most.
+/// Waits until `condition` holds, for a minute at most.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
-        assert!(Instant::now() < deadline, "{what} did not happen in ten seconds");
+        assert!(Instant::now() < deadline, "{what} did not happen in a minute");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

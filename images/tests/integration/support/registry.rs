@@ -70,7 +70,7 @@ fn listening_address(log: impl std::io::Read + Send + 'static) -> String {
             }
         }
     });
-    receiver.recv_timeout(Duration::from_secs(10)).expect("docker-registry did not start in ten seconds")
+    receiver.recv_timeout(Duration::from_secs(60)).expect("docker-registry did not start in a minute")
 }
 
 impl Drop for Registry {
