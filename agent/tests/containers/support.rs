@@ -49,12 +49,13 @@ impl Context {
         // Passed by users that are not root on their way to their sandbox.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mounts = mount_table(&dir);
         Self {
             dir,
             cgroups_root: format!("tepui-test-{}-{number}", std::process::id()),
             zygotes: Mutex::new(zygotes),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
-            mounts: mount_table(),
+            mounts,
         }
     }
 
@@ -170,7 +171,7 @@ impl Context {
         wait_until("no process has to do with the scratch directory any more", || {
             self.processes().is_empty()
         });
-        assert_eq!(mount_table(), self.mounts, "the host's mounts are as before");
+        assert_eq!(mount_table(&self.dir), self.mounts, "the host's mounts are as before");
         assert_eq!(self.cgroups(), Vec::<PathBuf>::new(), "no cgroup is left");
         for dir in ["run/containers", "work/containers", "work/provisioner"] {
             let entries = fs::read_dir(self.dir.join(dir)).unwrap().flatten().map(|e| e.path());
@@ -309,8 +310,15 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn mount_table() -> String {
-    fs::read_to_string("/proc/self/mountinfo").unwrap()
+/// The mounts of the host, but for those that other tests make meanwhile: in their own directories, and for networks with names.
+fn mount_table(own: &Path) -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let is_ours = |line: &&str| {
+        let point = Path::new(line.split(' ').nth(4).unwrap());
+        let elsewhere = point.starts_with(std::env::temp_dir()) || point.starts_with("/run/netns");
+        point.starts_with(own) || !elsewhere
+    };
+    table.lines().filter(is_ours).map(|line| format!("{line}\n")).collect()
 }
 
 pub fn exists(pid: u32) -> bool {

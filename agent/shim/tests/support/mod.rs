@@ -33,7 +33,8 @@ impl Context {
         assert!(nix::unistd::geteuid().is_root(), "these tests make containers and need root");
         let zygote = Zygote::fork().unwrap();
         let dir = tempfile::tempdir().unwrap().keep();
-        Self { zygote, dir, mounts: mount_table() }
+        let mounts = mount_table(&dir);
+        Self { zygote, dir, mounts }
     }
 
     /// A container that runs `command` in a shell on the host's root file system.
@@ -77,7 +78,7 @@ impl Context {
         wait_until("no process has to do with the scratch directory any more", || {
             self.processes().is_empty()
         });
-        assert_eq!(mount_table(), self.mounts, "the host's mounts are as before");
+        assert_eq!(mount_table(&self.dir), self.mounts, "the host's mounts are as before");
     }
 
     /// Processes that work in the scratch directory, or have it among their arguments or environment.
@@ -116,8 +117,15 @@ impl Drop for Context {
     }
 }
 
-fn mount_table() -> String {
-    fs::read_to_string("/proc/self/mountinfo").unwrap()
+/// The mounts of the host, but for those that other tests make meanwhile: in their own directories, and for networks with names.
+fn mount_table(own: &Path) -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let is_ours = |line: &&str| {
+        let point = Path::new(line.split(' ').nth(4).unwrap());
+        let elsewhere = point.starts_with(std::env::temp_dir()) || point.starts_with("/run/netns");
+        point.starts_with(own) || !elsewhere
+    };
+    table.lines().filter(is_ours).map(|line| format!("{line}\n")).collect()
 }
 
 /// A container to be.
