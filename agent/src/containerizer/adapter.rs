@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tepui_api::v1::{
     CommandInfo, ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics,
 };
+use tepui_images::Durations;
 use tepui_isolators::cgroups::Pressure;
 use tepui_shim::{SignalScope, WindowSize};
 use tokio::sync::mpsc;
@@ -125,6 +126,10 @@ impl Backend for NativeContainerizer {
 
     fn prune_images(&self, keep: Vec<Image>) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move { NativeContainerizer::prune_images(self, &keep).await })
+    }
+
+    fn durations(&self) -> Vec<(&'static str, Durations)> {
+        vec![("containerizer/mesos/provisioner/docker_store/image_pull_ms", self.image_pulls())]
     }
 
     fn pulls(&self) -> serde_json::Value {

@@ -9,6 +9,7 @@ use tepui_api::v1::{
     CommandInfo, ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics,
     container_info,
 };
+use tepui_images::Durations;
 use tepui_isolators::cgroups::Pressure;
 use tepui_shim::WindowSize;
 
@@ -199,6 +200,12 @@ impl Backend for Composing {
     fn prune_images(&self, keep: Vec<Image>) -> BoxFuture<'_, Result<(), String>> {
         // Those of a Docker engine are its own.
         Backend::prune_images(&self.native, keep)
+    }
+
+    fn durations(&self) -> Vec<(&'static str, Durations)> {
+        let mut all = Backend::durations(&self.native);
+        all.extend(self.docker.iter().flat_map(Backend::durations));
+        all
     }
 
     fn pulls(&self) -> serde_json::Value {

@@ -60,7 +60,11 @@ impl Core {
             }
             Type::Message => {
                 out.push(Output::Answer(request, answer));
-                if let Some(message) = call.message {
+                if self.is_gone(&key) {
+                    tracing::warn!(executor = %key, "dropping a message to a framework that is being ended");
+                    self.counters.invalid_messages += 1;
+                } else if let Some(message) = call.message {
+                    self.counters.messages += 1;
                     let message = ExecutorMessage {
                         framework_id: key.framework,
                         executor_id: key.executor,
@@ -159,6 +163,7 @@ impl Core {
         let task_key = TaskKey::new(key.framework.clone(), status.task_id.clone());
         let Some(uuid) = status.uuid.clone() else { return false };
         if self.is_gone(key) {
+            self.counters.invalid_updates += 1;
             return false;
         }
         match self.streams.knows(&task_key, &uuid) {
@@ -187,6 +192,7 @@ impl Core {
         };
         if !task.is_delegated_to(key) {
             tracing::warn!(task = %task_key, executor = %key.executor, "ignoring what an executor tells of another's task");
+            self.counters.invalid_updates += 1;
             return false;
         }
         let terminal = is_terminal(status.state());
@@ -294,13 +300,14 @@ impl Core {
     }
 
     /// A scheduler has something to say to an executor.
-    pub(super) fn framework_message(&self, message: FrameworkMessage, out: &mut Vec<Output>) {
+    pub(super) fn framework_message(&mut self, message: FrameworkMessage, out: &mut Vec<Output>) {
         let FrameworkMessage { framework_id, executor_id, data } = message;
         let key = ExecutorKey { framework: framework_id, executor: executor_id };
         let running = self.frameworks.get(&key.framework).is_some_and(|f| f.fate == FrameworkFate::Active);
         let executor = self.frameworks.executor(&key).filter(|executor| running && !executor.is_over());
         match executor.and_then(|executor| executor.stream()) {
             Some(stream) => {
+                self.counters.messages += 1;
                 send(
                     stream,
                     event::Type::Message,
@@ -308,7 +315,10 @@ impl Core {
                     out,
                 );
             }
-            None => tracing::warn!(executor = %key, "dropping a message: no such executor is connected"),
+            None => {
+                tracing::warn!(executor = %key, "dropping a message: no such executor is connected");
+                self.counters.invalid_messages += 1;
+            }
         }
     }
 }

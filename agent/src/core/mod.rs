@@ -229,6 +229,12 @@ pub struct Counters {
     pub destroy_errors: u64,
     /// Updates made.
     pub updates: u64,
+    /// Updates of executors that were not taken.
+    pub invalid_updates: u64,
+    /// Messages passed on, of executors to their frameworks and of frameworks to their executors.
+    pub messages: u64,
+    /// Messages dropped, because whom they are for is not there.
+    pub invalid_messages: u64,
     /// Containers that ended.
     pub terminated: u64,
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tepui_api::resources::Resources;
 use tepui_api::v1::TaskState;
+use tepui_images::Durations;
 
 use super::Context;
 use crate::core::{ExecutorLife, Life, Snapshot, Task};
@@ -70,9 +71,9 @@ pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String
     put("slave/executors_terminated", counters.terminated as f64);
     put("slave/container_launch_errors", counters.launch_errors as f64);
     put("slave/valid_status_updates", counters.updates as f64);
-    put("slave/invalid_status_updates", 0.0);
-    put("slave/valid_framework_messages", 0.0);
-    put("slave/invalid_framework_messages", 0.0);
+    put("slave/invalid_status_updates", counters.invalid_updates as f64);
+    put("slave/valid_framework_messages", counters.messages as f64);
+    put("slave/invalid_framework_messages", counters.invalid_messages as f64);
     put("containerizer/mesos/container_destroy_errors", counters.destroy_errors as f64);
 
     let on_an_image = |task: &&Arc<Task>| {
@@ -96,9 +97,31 @@ pub(super) fn collect(context: &Context, snapshot: &Snapshot) -> BTreeMap<String
         let age = gc::max_age(delay, headroom, in_use).as_secs_f64();
         put("slave/executor_directory_max_allowed_age_secs", age);
     }
+    for (name, durations) in context.backend.durations() {
+        timer(name, &durations, &mut put);
+    }
     resources(snapshot, &mut put);
     system(&mut put);
     all
+}
+
+/// A timer as libprocess shows it: how long the last took, and of two and more the statistics.
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles in Mesos' API")]
+fn timer(name: &str, durations: &Durations, put: &mut impl FnMut(&str, f64)) {
+    let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    if let Some(last) = durations.last() {
+        put(name, millis(last));
+    }
+    if let Some(statistics) = durations.statistics() {
+        put(&format!("{name}/count"), statistics.count as f64);
+        put(&format!("{name}/max"), millis(statistics.max));
+        put(&format!("{name}/min"), millis(statistics.min));
+        for (suffix, share) in
+            [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999), ("p9999", 0.9999)]
+        {
+            put(&format!("{name}/{suffix}"), millis(statistics.percentile(share)));
+        }
+    }
 }
 
 /// What there is of each resource, and how much of it tasks have.

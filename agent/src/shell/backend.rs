@@ -11,6 +11,7 @@ use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{
     CommandInfo, ContainerId, ContainerStatus, Image, NetworkInfo, Resource, ResourceStatistics,
 };
+use tepui_images::Durations;
 use tepui_isolators::cgroups::Pressure;
 use tepui_shim::WindowSize;
 
@@ -108,6 +109,11 @@ pub trait Backend: Send + Sync + 'static {
     fn prune_images(&self, _keep: Vec<Image>) -> BoxFuture<'_, Result<(), String>> {
         // It keeps none itself.
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Metrics of how long things took, by name.
+    fn durations(&self) -> Vec<(&'static str, Durations)> {
+        Vec::new()
     }
 
     /// The images that are being pulled, as `GET /tepui/v1/pulls` answers them.

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::config::ImageConfig;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
+use crate::durations::Durations;
 use crate::error::{Error, SharedError};
 use crate::flight::Flights;
 use crate::manifest::Platform;
@@ -95,6 +96,8 @@ struct Inner {
     layers: Flights<Digest, Result<(), SharedError>>,
     /// Turns to fetch and unpack a layer.
     turns: Semaphore,
+    /// How long pulls took.
+    pulls: Durations,
 }
 
 // === impl ImageStore ===
@@ -117,6 +120,7 @@ impl ImageStore {
                 images: Flights::new(),
                 layers: Flights::new(),
                 turns,
+                pulls: Durations::default(),
             }),
         })
     }
@@ -130,6 +134,12 @@ impl ImageStore {
     /// When the image cannot be found, fetched, verified or unpacked. The store is whole in any case.
     pub async fn pull(&self, reference: &Reference, options: PullOptions) -> Result<Arc<Image>, SharedError> {
         pull::pull(self.inner.clone(), reference, options).await
+    }
+
+    /// How long each pull took, whether it succeeded or not; images that were in the store already do not count.
+    #[must_use]
+    pub fn pulls(&self) -> Durations {
+        self.inner.pulls.clone()
     }
 
     /// The directories that make the image's root file system, for an overlay mount or a copy.

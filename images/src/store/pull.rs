@@ -85,6 +85,7 @@ async fn pull_image(
         return Ok(image);
     }
     tracing::info!(image = %origin.name(), "Pulling an image.");
+    let _timed = store.pulls.begin();
     let (resolved, layers) = resolve(&store, &origin, &key.credentials).await?;
     for layer in &layers {
         hub.report(layer.progress(0, Phase::Waiting));

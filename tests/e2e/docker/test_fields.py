@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import wait
+from harness import wait, web
 from harness.docker_engine import IMAGE
 from harness.framework import Framework, scalars
 from harness.registries import Registry, config_json
@@ -259,6 +259,8 @@ def test_the_engine_pulls_with_the_agent_s_login(engine, images, bare_cluster):
             last = framework.wait_terminal(run(framework, "true", {"image": name}, states=()), timeout=60)
             framework.teardown()
             assert last["state"] == "TASK_FINISHED", last
+            metrics = web.get(bare_cluster.agents["agent"].address, "/metrics/snapshot").json()
+            assert metrics["containerizer/docker/image_pull_ms"] > 0
             engine.docker("image", "rm", "--force", name)
     finally:
         registry.close()

@@ -113,7 +113,15 @@ def test_the_life_of_an_executor(cluster, framework, wire):
     assert sorted(t["id"] for t in done[0]["completed_tasks"]) == ["a", "b", "c"]
 
 
+def counted(cluster, *names):
+    """These metrics of the agent."""
+    metrics = web.get(cluster.agents["agent"].address, "/metrics/snapshot").json()
+    return [metrics[f"slave/{name}"] for name in names]
+
+
 def test_messages_go_both_ways(cluster, framework):
+    messages = ("valid_framework_messages", "invalid_framework_messages")
+    valid, invalid = counted(cluster, *messages)
     launch(framework, own("t"))
     mine = connected(cluster, framework)
     said = base64.b64encode(b"to the executor \x00\xff").decode()
@@ -125,6 +133,9 @@ def test_messages_go_both_ways(cluster, framework):
     assert heard["data"] == answer and heard["executor_id"]["value"] == "e"
     assert heard["agent_id"]["value"] == cluster.agent_id()
     assert mine.send("HEARTBEAT").status == 202
+    assert counted(cluster, *messages) == [valid + 2, invalid]
+    framework.call("MESSAGE", {"agent_id": {"value": cluster.agent_id()}, "executor_id": {"value": "no such"}, "data": said})
+    wait.until(lambda: counted(cluster, *messages) == [valid + 2, invalid + 1], what="the message for nobody is counted")
 
 
 def test_kills_are_the_executors_to_carry_out(cluster, framework):
@@ -490,6 +501,7 @@ def test_one_that_sends_nonsense(impatient):
 
 def test_one_that_tells_of_tasks_that_are_not_its_own(impatient):
     cluster, framework = impatient
+    before = counted(cluster, "invalid_status_updates")[0]
     launch(framework, own("t"), own("other", info=executor.info("f")))
     mine = connected(cluster, framework)
     other = connected(cluster, framework, "f")
@@ -504,6 +516,7 @@ def test_one_that_tells_of_tasks_that_are_not_its_own(impatient):
     framework.wait_state("other", "TASK_RUNNING")
     assert framework.states("t") == ["TASK_FAILED"]
     assert framework.states(command) == ["TASK_STARTING", "TASK_RUNNING"]
+    assert counted(cluster, "invalid_status_updates") == [before + 2], "the foreign ones"
 
 
 @pytest.mark.parametrize("stage", ["before it registers", "when it has registered", "with a task", "with a running task"])

@@ -133,14 +133,28 @@ def launch_many(framework, image, count):
     return [f"many-{number}" for number in range(count)]
 
 
-def test_a_hundred_tasks_of_an_absent_image_are_one_pull(registry, start):
+def pulls(cluster):
+    """The metrics of how long pulls took."""
+    metrics = web.get(cluster.agents["agent"].address, "/metrics/snapshot").json()
+    name = "containerizer/mesos/provisioner/docker_store/image_pull_ms"
+    return {key.removeprefix(name): value for key, value in metrics.items() if key.startswith(name)}
+
+
+def test_a_hundred_tasks_of_an_absent_image_are_one_pull(registry, start, bare_cluster):
     one = registry("plain", large=6 << 20)
     before = len(one.blobs_sent())
     framework = start()
+    assert not pulls(bare_cluster)
     for task_id in launch_many(framework, f"{one.address}/test/large", 100):
         assert framework.wait_terminal(task_id, timeout=90)["state"] == "TASK_FINISHED"
     sent = one.blobs_sent()[before:]
     assert sent and len(sent) == len(set(sent)), "a blob was sent twice"
+    # As in Mesos there are statistics of two and more.
+    assert list(pulls(bare_cluster)) == [""]
+    assert end(framework, f"{one.address}/test/busybox")["state"] == "TASK_FINISHED"
+    told = pulls(bare_cluster)
+    assert set(told) == {"", "/count", "/max", "/min", "/p50", "/p90", "/p95", "/p99", "/p999", "/p9999"}
+    assert told["/count"] == 2 and 0 < told["/min"] <= told["/p50"] <= told["/p9999"] <= told["/max"]
 
 
 def test_an_agent_killed_while_it_pulls_leaves_a_whole_store(registry, start, bare_cluster):

@@ -37,7 +37,7 @@ use tepui_api::resources::Resources;
 use tepui_api::v1::network_info::IpAddress;
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{CommandInfo, ContainerId, ContainerStatus, NetworkInfo, Resource, ResourceStatistics};
-use tepui_images::{Credentials, Login};
+use tepui_images::{Credentials, Durations, Login};
 use tepui_isolators::cgroups::Pressure;
 use tepui_isolators::{ContainerDns, Limits};
 use tepui_shim::{Rotation, WindowSize};
@@ -94,6 +94,8 @@ struct Inner {
     settings: Settings,
     engine: Arc<Engine>,
     pulls: Pulls,
+    /// How long it took until there was an image: to look for it, and to pull it if need be, as Mesos counts it.
+    image_pulls: Durations,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
     ends: mpsc::UnboundedSender<(ContainerId, ContainerEvent)>,
 }
@@ -155,7 +157,14 @@ impl DockerContainerizer {
     pub fn new(settings: Settings) -> (Self, mpsc::UnboundedReceiver<(ContainerId, ContainerEvent)>) {
         let (ends, told) = mpsc::unbounded_channel();
         let engine = Arc::new(Engine::new(&settings.socket));
-        let inner = Inner { settings, engine, pulls: Pulls::default(), containers: Mutex::default(), ends };
+        let inner = Inner {
+            settings,
+            engine,
+            pulls: Pulls::default(),
+            image_pulls: Durations::default(),
+            containers: Mutex::default(),
+            ends,
+        };
         (Self { inner: Arc::new(inner) }, told)
     }
 
@@ -313,12 +322,14 @@ impl Inner {
         };
         let body = spec::create_body(&request)?;
         let docker = spec::docker_info(&info)?;
+        let timed = self.image_pulls.begin();
         if docker.force_pull_image() || !self.engine.has_image(&docker.image).await? {
             tracing::info!(container = %container.id, image = docker.image, "the engine pulls an image");
             let listed = self.pulls.begin(&docker.image);
             let login = self.login(&docker.image);
             self.engine.pull(&docker.image, login, |info| listed.hear_engine(&info)).await?;
         }
+        drop(timed);
         Ok(self.engine.create(&name, body).await?)
     }
 
@@ -496,6 +507,10 @@ impl Backend for DockerContainerizer {
         known: Vec<(ContainerId, Arc<Launch>)>,
     ) -> BoxFuture<'_, Result<HashMap<ContainerId, Found>, String>> {
         Box::pin(async move { Ok(DockerContainerizer::recover(self, known).await) })
+    }
+
+    fn durations(&self) -> Vec<(&'static str, Durations)> {
+        vec![("containerizer/docker/image_pull_ms", self.inner.image_pulls.clone())]
     }
 
     fn pulls(&self) -> serde_json::Value {

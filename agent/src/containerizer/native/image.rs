@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tepui_api::v1::{Image, image};
-use tepui_images::{Credentials, PullOptions, Reference, RootFs};
+use tepui_images::{Credentials, Durations, PullOptions, Reference, RootFs};
 
 use super::{Inner, NativeContainerizer};
 use crate::containerizer::error::{PrepareError, Unsupported};
@@ -56,6 +56,11 @@ impl Inner {
 }
 
 impl NativeContainerizer {
+    /// How long pulls of images took.
+    pub(in crate::containerizer) fn image_pulls(&self) -> Durations {
+        self.inner.images.pulls()
+    }
+
     /// Removes all images that no container uses, but for those in the list.
     ///
     /// # Errors

@@ -92,6 +92,9 @@ impl Followed {
                 self.open = open(&self.path).ok();
             }
             let file = self.open.as_mut()?;
+            let ours = file.metadata().ok()?;
+            // Looked at before it is read: nothing is written any more to what another has taken the place of.
+            let replaced = !is_at(&ours, &self.path);
             let mut buffer = vec![0; PIECE];
             match file.read(&mut buffer) {
                 Ok(length) if length > 0 => {
@@ -100,18 +103,58 @@ impl Followed {
                 }
                 _ => {}
             }
-            // Whether it has been replaced, or cut.
-            let (now, ours) = (std::fs::symlink_metadata(&self.path).ok()?, file.metadata().ok()?);
-            if is_same(&now, &ours) {
-                if file.stream_position().is_ok_and(|at| at > ours.len()) {
-                    file.seek(SeekFrom::Start(0)).ok()?;
-                    continue;
-                }
+            if replaced {
+                self.open = Some(next_after(&ours, &self.path)?);
+                continue;
+            }
+            // Whether it has been cut.
+            let length = file.metadata().ok()?.len();
+            if file.stream_position().is_ok_and(|at| at <= length) {
                 return None;
             }
-            self.open = None;
+            file.seek(SeekFrom::Start(0)).ok()?;
         }
     }
+}
+
+/// The file that a logger began when it had put this one aside, if it is there yet: it may have done so more than once meanwhile.
+fn next_after(ours: &Metadata, path: &Path) -> Option<File> {
+    let former = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
+        PathBuf::from(name)
+    };
+    let is_there = |number: &u32| std::fs::symlink_metadata(former(*number)).ok();
+    loop {
+        let put_aside = (1..).map_while(|number| is_there(&number)).position(|there| is_same(&there, ours));
+        let newer = match put_aside {
+            Some(before) => before,
+            // The oldest was removed: those that were written later are left.
+            None => (1..)
+                .map_while(|number| is_there(&number))
+                .take_while(|there| modified(there) > modified(ours))
+                .count(),
+        };
+        let number = u32::try_from(newer).ok()?;
+        let next = open(&former(number)).ok()?;
+        // Unless they have moved on while we looked.
+        let stay = put_aside.is_none() || is_at(ours, &former(number + 1));
+        let next_is = next.metadata().ok()?;
+        if stay && is_at(&next_is, &former(number)) {
+            return (!is_same(&next_is, ours)).then_some(next);
+        }
+    }
+}
+
+fn modified(file: &Metadata) -> (i64, i64) {
+    (file.mtime(), file.mtime_nsec())
+}
+
+/// Whether this is the file at that place.
+fn is_at(file: &Metadata, path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|there| is_same(&there, file))
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
@@ -127,6 +170,49 @@ fn open(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_were_replaced_meanwhile_are_read_in_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stdout");
+        let former = |number: u32| dir.path().join(format!("stdout.{number}"));
+        let rotate = |keep: u32, text: &str| {
+            for number in (1..keep).rev() {
+                let _ = std::fs::rename(former(number), former(number + 1));
+            }
+            std::fs::rename(&path, former(1)).unwrap();
+            std::fs::write(&path, text).unwrap();
+        };
+        let read_all = |followed: &mut Followed| {
+            let mut all = String::new();
+            while let Some(piece) = followed.read() {
+                let Piece::Out(bytes) = piece else { panic!() };
+                all.push_str(std::str::from_utf8(&bytes).unwrap());
+            }
+            all
+        };
+        for number in 1..=3 {
+            std::fs::write(former(number), "old").unwrap();
+        }
+        std::fs::write(&path, "").unwrap();
+        let mut followed = Followed::at_end(path.clone(), Piece::Out);
+        std::fs::write(&path, "a").unwrap();
+        for text in ["b", "c", "d"] {
+            rotate(5, text);
+        }
+        assert_eq!(read_all(&mut followed), "abcd");
+        // So often that what was read last is removed, and something is lost.
+        for text in ["e", "f", "g", "h"] {
+            // The clock of files is a coarse one.
+            std::thread::sleep(Duration::from_millis(20));
+            rotate(2, text);
+        }
+        assert_eq!(read_all(&mut followed), "fgh");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(followed.read(), None);
+        std::fs::write(&path, "anew").unwrap();
+        assert_eq!(read_all(&mut followed), "anew");
+    }
 
     #[test]
     fn a_file_that_is_replaced_is_read_to_its_end() {
