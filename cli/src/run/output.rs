@@ -150,7 +150,9 @@ fn put_aside_since(before: &[Aside], now: &[Aside]) -> usize {
         return now.len();
     }
     let follows = |since: &usize| before.iter().zip(&now[*since..]).all(|(one, other)| one == other);
-    (0..now.len()).find(follows).unwrap_or(now.len())
+    // Files that are filled at once look alike; how many more there are tells them apart until the oldest are removed.
+    let more = now.len().saturating_sub(before.len());
+    (more..now.len()).find(follows).unwrap_or(now.len())
 }
 
 /// The files that a logger has put aside for this one, the last first.
@@ -276,6 +278,7 @@ mod tests {
             // Two that look alike, in the order that fits.
             (&[1, 2], &[1, 1, 2], 1),
             (&[1], &[4, 3], 2),
+            (&[1, 1], &[1, 1, 1, 1], 2),
         ] {
             assert_eq!(put_aside_since(&files(before), &files(now)), since, "{before:?} {now:?}");
         }

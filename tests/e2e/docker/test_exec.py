@@ -1,7 +1,6 @@
 """Commands beside Docker tasks: `tepui exec` by the engine's exec."""
 
 import subprocess
-import time
 
 from harness import wait
 from harness.cluster import binary
@@ -34,8 +33,8 @@ def test_a_shell_in_a_docker_task(docker_cluster, framework):
     try:
         screen.type("echo mark$((40 + 2))\r")
         screen.see("mark42")
-        screen.type("sleep 600\r")
-        time.sleep(1)
+        screen.type("sleep 76545\r")
+        wait.until(lambda: sleepers(76545), what="it runs")
         screen.type("\x03")
         screen.type("exit 7\r")
         assert screen.end() == 7
@@ -43,8 +42,8 @@ def test_a_shell_in_a_docker_task(docker_cluster, framework):
         screen.close()
 
 
-def sleepers():
-    return subprocess.run(["pgrep", "-x", "-f", "sleep 76543"], capture_output=True, text=True).stdout.split()
+def sleepers(seconds=76543):
+    return subprocess.run(["pgrep", "-x", "-f", f"sleep {seconds}"], capture_output=True, text=True).stdout.split()
 
 
 def test_what_a_command_in_a_docker_task_has_left_ends_with_its_connection(docker_cluster, framework):

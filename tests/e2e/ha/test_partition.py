@@ -75,7 +75,7 @@ def test_the_rate_at_which_agents_are_given_up(bare_cluster):
         wait.until(lambda: len(registered(bare_cluster)) == 1, 20, "the first is unreachable")
         first = time.monotonic()
         wait.until(lambda: not registered(bare_cluster), 20, "the second is unreachable")
-        assert time.monotonic() - first > 4.5
+        assert time.monotonic() - first > 3
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
