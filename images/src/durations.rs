@@ -153,7 +153,9 @@ mod tests {
         }
         let statistics = durations.statistics().unwrap();
         assert_eq!((statistics.min, statistics.max), (SECOND, 5 * SECOND));
-        for (share, millis) in [(0.0, 1000), (0.25, 2000), (0.5, 3000), (0.875, 4500), (1.0, 5000), (7.0, 5000)] {
+        for (share, millis) in
+            [(0.0, 1000), (0.25, 2000), (0.5, 3000), (0.875, 4500), (1.0, 5000), (7.0, 5000)]
+        {
             assert_eq!(statistics.percentile(share).as_millis(), millis, "{share}");
         }
     }
