@@ -292,15 +292,16 @@ impl Core {
         if executor.is_over() || executor.update.is_some() {
             return;
         }
+        // One that is not there yet is made as it was asked for, and changed when it runs. It may subscribe before the agent is told that it runs;
+        // without tasks, whose updates tell of its process and its networks.
+        if matches!(executor.life, ExecutorLife::Preparing { .. } | ExecutorLife::Starting { .. }) {
+            return;
+        }
         let then = if executor.takes_tasks() { then } else { BTreeSet::new() };
         if executor.amounts == wanted {
             if !then.is_empty() {
                 self.send_tasks(key, &then, out);
             }
-            return;
-        }
-        // One that is not there yet is made as it was asked for, and changed when it runs.
-        if matches!(executor.life, ExecutorLife::Preparing { .. } | ExecutorLife::Starting { .. }) {
             return;
         }
         executor.amounts = wanted.clone();

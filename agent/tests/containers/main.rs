@@ -15,6 +15,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use copies::{
     a_container_on_a_copy_outlives_the_agent, a_copy_is_a_root_of_its_own,
@@ -34,6 +35,7 @@ use support::{Context, cgroup_file, exists, on_image, scalar, stderr, stdout, un
 use tepui_agent::containerizer::{Found, PrepareError, StartError};
 use tepui_api::v1::task_status::Reason;
 use tepui_api::v1::{CommandInfo, ContainerId, Environment, Volume, environment::Variable, volume};
+use tepui_isolators::{Answer, Custom, Isolator, IsolatorError, done};
 use tepui_shim::SignalScope;
 use update::{
     an_isolator_that_fails_leaves_the_former_resources_in_force, an_update_survives_the_agent,
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         an_update_survives_the_agent,
         an_update_that_was_begun_is_finished_by_the_next_agent,
         an_isolator_that_fails_leaves_the_former_resources_in_force,
+        a_start_that_failed_has_no_end,
         tmp_is_private,
         an_image_is_the_root,
         an_image_brings_its_user,
@@ -97,6 +100,32 @@ fn output_and_status(context: &Context) {
         assert_eq!((exited.status, exited.limitation), (Some(7 << 8), None));
         assert_eq!(stdout(&config), format!("hello\n{}\n", config.sandbox.display()));
         assert_eq!(stderr(&config), "problem\n");
+        host.no_exit();
+    });
+}
+
+/// Says no once the container is there.
+struct Refusing;
+
+impl Isolator for Refusing {
+    fn name(&self) -> &str {
+        "refusing"
+    }
+
+    fn isolate<'a>(&'a self, _: &'a ContainerId, _: u32) -> Answer<'a> {
+        done(Err(IsolatorError::Failed("not today".to_owned())))
+    }
+}
+
+fn a_start_that_failed_has_no_end(context: &Context) {
+    context.run(async {
+        let refusing = Custom::always("refusing", |_| Ok(Arc::new(Refusing) as Arc<dyn Isolator>));
+        let host = context.host_with_own(&["filesystem/linux"], vec![refusing]);
+        let config = context.shell("refused", "true");
+        host.containerizer.prepare(config.clone()).await.unwrap();
+        let error = host.containerizer.start(&config.container_id).await.unwrap_err();
+        assert_eq!(error.to_string(), "isolator 'refusing' failed: not today");
+        host.containerizer.destroy(&config.container_id).await.unwrap();
         host.no_exit();
     });
 }

@@ -208,6 +208,33 @@ fn bombs_are_stopped() {
 }
 
 #[test]
+fn a_list_of_members_that_would_fill_the_memory_is_not_read() {
+    // Entries of the list alone, as long as they can be: 600 names of 60,000 bytes.
+    const NAME: u16 = 60_000;
+    const ENTRIES: u16 = 600;
+    let mut entry = b"PK\x01\x02".to_vec();
+    entry.resize(46, 0);
+    entry[28..30].copy_from_slice(&NAME.to_le_bytes());
+    entry.resize(46 + usize::from(NAME), b'x');
+    let mut archive = b"PK\x03\x04".to_vec();
+    archive.resize(30, 0);
+    let start = u32::try_from(archive.len()).unwrap();
+    for _ in 0..ENTRIES {
+        archive.extend_from_slice(&entry);
+    }
+    let length = u32::try_from(archive.len()).unwrap() - start;
+    archive.extend_from_slice(b"PK\x05\x06\0\0\0\0");
+    for count in [ENTRIES, ENTRIES] {
+        archive.extend_from_slice(&count.to_le_bytes());
+    }
+    archive.extend_from_slice(&length.to_le_bytes());
+    archive.extend_from_slice(&start.to_le_bytes());
+    archive.extend_from_slice(&[0, 0]);
+    let error = World::new().refused(&archive);
+    assert!(error.to_string().contains("longer than 32 MiB"), "{error}");
+}
+
+#[test]
 fn a_forged_length_in_a_zip_is_found() {
     let content = b"some text that is long enough to be there".repeat(20);
     let archive = zip(&[("a", 0o644, &content)]);

@@ -1,7 +1,9 @@
 //! Zip archives, for [`super::files`]: their members are made as those of a tar archive.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::zip::read::ZipFile;
@@ -13,6 +15,8 @@ use super::tar::{Entry, Kind, Time};
 use super::tree::{Tree, lossy};
 use super::{Limited, UnpackError};
 
+/// The longest list of members that is read, in bytes: it is kept in memory, at some times its length.
+const LONGEST_LIST: u64 = 32 << 20;
 /// The longest target that a symbolic link can have (`PATH_MAX`).
 const LONGEST_TARGET: u64 = 4096;
 
@@ -34,7 +38,18 @@ pub(super) fn write_entries(
     limits: &FileLimits,
     stop: &dyn Fn() -> bool,
 ) -> Result<u64, UnpackError> {
-    let mut archive = ZipArchive::new(io::BufReader::new(archive)).map_err(wrong)?;
+    let room = Rc::new(Cell::new(Some(LONGEST_LIST)));
+    let archive = Counted { inner: io::BufReader::new(archive), room: Rc::clone(&room) };
+    let mut archive = match ZipArchive::new(archive) {
+        Err(_) if room.get() == Some(0) => {
+            let reason =
+                format!("its list of members is not at its end, or longer than {} MiB", LONGEST_LIST >> 20);
+            return Err(UnpackError::Zip { reason });
+        }
+        opened => opened.map_err(wrong)?,
+    };
+    // What the members hold has limits of its own.
+    room.set(None);
     let members = archive.len() as u64;
     if members > limits.max_entries {
         return Err(UnpackError::TooManyEntries { limit: limits.max_entries });
@@ -112,6 +127,31 @@ fn wrong(error: ZipError) -> UnpackError {
     match error {
         ZipError::Io(error) => UnpackError::Stream(error),
         other => UnpackError::Zip { reason: other.to_string() },
+    }
+}
+
+/// An archive of which no more is read than there is room for, while there is a limit.
+struct Counted<R> {
+    inner: R,
+    room: Rc<Cell<Option<u64>>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(room) = self.room.get() else { return self.inner.read(buffer) };
+        if room == 0 && !buffer.is_empty() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let most = usize::try_from(room).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.inner.read(&mut buffer[..most])?;
+        self.room.set(Some(room - read as u64));
+        Ok(read)
+    }
+}
+
+impl<R: Seek> Seek for Counted<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
     }
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import executor, wait
+from harness import executor, wait, web
 from harness.docker_engine import IMAGE
 from harness.executor import Executor
 from harness.framework import Framework, task
@@ -44,6 +44,12 @@ def test_an_executor_in_a_docker_container(own_cluster, engine):
     assert environment["MESOS_FRAMEWORK_ID"] == framework.id and environment["MESOS_EXECUTOR_ID"] == "e"
     assert said["HostConfig"]["Memory"] == 128 << 20 and said["HostConfig"]["CpuQuota"] == 100_000
 
+    # The agent has it from the engine, which may take longer than this executor to subscribe.
+    def has_pid():
+        told = web.operator(own_cluster.agents["agent"].address, "GET_CONTAINERS")["get_containers"]
+        return any("executor_pid" in container.get("container_status", {}) for container in told.get("containers", []))
+
+    wait.until(has_pid, what="its pid is known")
     mine.tell("a", "TASK_RUNNING")
     status = framework.wait_state("a", "TASK_RUNNING")
     assert status["container_status"]["executor_pid"] == said["State"]["Pid"]

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import ssl
 import stat
 import subprocess
 import tarfile
@@ -17,6 +18,7 @@ import pytest
 
 from harness import wait, web
 from harness.framework import Framework
+from harness.registries import certificates
 
 
 class Server(ThreadingHTTPServer):
@@ -24,8 +26,12 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self):
+    def __init__(self, tls=None):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.scheme = "https" if tls else "http"
+        if tls:
+            # The handshake is the thread's affair that answers, not that of the one which accepts.
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.files, self.slow, self.asked = {}, set(), {}
         self.released = threading.Event()
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -35,7 +41,7 @@ class Server(ThreadingHTTPServer):
         return self.url(name)
 
     def url(self, name):
-        return f"http://127.0.0.1:{self.server_address[1]}/{name}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}/{name}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -321,6 +327,31 @@ def test_what_was_no_archive_after_all(framework, server):
     url = server.add("a.tgz", b"<html>Please log in</html>" * 100)
     _, message = fails(framework, url)
     assert url in message and "no valid tar archive" in message, message
+
+
+def test_https_is_for_those_whom_the_machine_trusts(bare_cluster, tmp_path):
+    authority = certificates(str(tmp_path))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    server = Server(tls)
+    try:
+        url = server.add("secret", b"over a safe line\n")
+        bare_cluster.start_coordinator()
+        bare_cluster.start_agent("stranger")
+        framework = Framework(bare_cluster.master)
+        framework.subscribe()
+        _, message = fails(framework, url)
+        assert url in message and "certificate" in message.lower(), message
+        bare_cluster.agents["stranger"].stop()
+        bare_cluster.start_agent("friend", env={"SSL_CERT_FILE": authority})
+        task_id = framework.run_task(command("cat secret", url), wait_until=("TASK_FINISHED",))
+        with open(os.path.join(sandbox(bare_cluster, framework, task_id, "friend"), "stdout")) as said:
+            assert said.read() == "over a safe line\n"
+        framework.teardown()
+    finally:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
 
 
 # -- the cache

@@ -6,8 +6,8 @@ registry on a loopback port that holds the same image.
 
 import json
 import os
+import re
 import shutil
-import socket
 import subprocess
 import tempfile
 
@@ -15,6 +15,12 @@ from . import trees, wait, web
 
 TOOLS = ("umoci", "skopeo", "docker-registry", "busybox")
 ENTRYPOINT_MARK = "said by the image"
+
+
+def listening(log):
+    """Where a registry listens, as its log says when it does."""
+    found = re.search(r"listening on (127\.0\.0\.1:\d+)", log)
+    return found and found[1]
 
 
 class Images:
@@ -69,16 +75,13 @@ class Images:
     def registry(self):
         """`127.0.0.1:PORT` of a registry that has `test/busybox:latest`; started when first asked for."""
         if not self._registry:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self._address = f"127.0.0.1:{probe.getsockname()[1]}"
             config = os.path.join(self.base, "registry.yml")
             with open(config, "w") as file:
                 json.dump(
                     {
                         "version": 0.1,
                         "storage": {"filesystem": {"rootdirectory": os.path.join(self.base, "registry")}},
-                        "http": {"addr": self._address},
+                        "http": {"addr": "127.0.0.1:0"},
                     },
                     file,
                 )
@@ -86,6 +89,7 @@ class Images:
             self._registry = subprocess.Popen(
                 ["docker-registry", "serve", config], stdout=self._registry_log, stderr=subprocess.STDOUT
             )
+            self._address = wait.until(lambda: listening(self.registry_log()), 20, "the registry listens")
             wait.until(self._registry_answers, 20, "the registry answers")
             self._sh(
                 "skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false",

@@ -10,7 +10,6 @@ import http.server
 import json
 import os
 import re
-import socket
 import subprocess
 import tempfile
 import threading
@@ -18,6 +17,7 @@ import time
 import urllib.parse
 
 from . import trees, wait
+from .images import listening
 
 USER, PASSWORD = "user", "pass word"
 TOOLS = ("docker-registry", "skopeo", "umoci", "htpasswd", "openssl")
@@ -27,6 +27,19 @@ def sh(*words, **how):
     done = subprocess.run(words, capture_output=True, **how)
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr.decode()}"
     return done.stdout
+
+
+def certificates(base):
+    """An authority of the test's, `ca.crt`, and `server.crt` with `server.key` by it for 127.0.0.1, in this directory; the authority's path."""
+    at = lambda name: os.path.join(base, name)  # noqa: E731
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    sh("openssl", "req", "-x509", *curve, "-days", "2", "-subj", "/CN=authority of a test", "-keyout", at("ca.key"), "-out", at("ca.crt"))
+    sh("openssl", "req", *curve, "-subj", "/CN=server", "-keyout", at("server.key"), "-out", at("server.csr"))
+    with open(at("names"), "w") as names:
+        names.write("subjectAltName=IP:127.0.0.1\n")
+    sh("openssl", "x509", "-req", "-in", at("server.csr"), "-CA", at("ca.crt"), "-CAkey", at("ca.key"), "-CAcreateserial", "-days", "2",
+       "-extfile", at("names"), "-out", at("server.crt"))  # fmt: skip
+    return at("ca.crt")
 
 
 def config_json(registry, user=USER, password=PASSWORD):
@@ -40,14 +53,11 @@ class Registry:
 
     def __init__(self, kind, images, large=0):
         self.kind, self.base = kind, tempfile.mkdtemp(prefix="tepui-registry-")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
         config = {
             "version": 0.1,
             "log": {"accesslog": {"disabled": False}},
             "storage": {"filesystem": {"rootdirectory": os.path.join(self.base, "data")}},
-            "http": {"addr": self.address},
+            "http": {"addr": "127.0.0.1:0"},
         }
         self.tokens = None
         if kind == "basic":
@@ -58,14 +68,14 @@ class Registry:
             self.tokens = Tokens(self.base)
             config["auth"] = {"token": self.tokens.of_registry()}
         if kind == "tls":
-            self.authority = self._certificates()
+            self.authority = certificates(self.base)
             config["http"]["tls"] = {"certificate": os.path.join(self.base, "server.crt"), "key": os.path.join(self.base, "server.key")}
         self._write("registry.yml", json.dumps(config).encode())
         self._log = open(os.path.join(self.base, "registry.log"), "wb")
         self._process = subprocess.Popen(
             ["docker-registry", "serve", os.path.join(self.base, "registry.yml")], stdout=self._log, stderr=subprocess.STDOUT
         )
-        wait.until(lambda: "listening on" in self.log(), 20, f"the registry listens: {self.log()}")
+        self.address = wait.until(lambda: listening(self.log()), 20, "the registry listens")
         self._push(f"oci:{images.layout}:latest", "test/busybox")
         if large:
             self._push_large(images, large)
@@ -86,18 +96,6 @@ class Registry:
         self._write("random", content)
         sh("umoci", "insert", "--image", f"{layout}:latest", os.path.join(self.base, "random"), "/random")
         self._push(f"oci:{layout}:latest", "test/large")
-
-    def _certificates(self):
-        """An authority of the test's, and a certificate by it for 127.0.0.1."""
-        at = lambda name: os.path.join(self.base, name)  # noqa: E731
-        sh("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-           "-subj", "/CN=authority of a test", "-keyout", at("ca.key"), "-out", at("ca.crt"))  # fmt: skip
-        sh("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=registry", "-keyout", at("server.key"),
-           "-out", at("server.csr"))  # fmt: skip
-        self._write("names", b"subjectAltName=IP:127.0.0.1\n")
-        sh("openssl", "x509", "-req", "-in", at("server.csr"), "-CA", at("ca.crt"), "-CAkey", at("ca.key"), "-CAcreateserial", "-days", "2",
-           "-extfile", at("names"), "-out", at("server.crt"))  # fmt: skip
-        return at("ca.crt")
 
     def log(self):
         with open(os.path.join(self.base, "registry.log"), errors="replace") as log:

@@ -33,6 +33,8 @@ pub(super) struct Watch {
     container: Arc<Container>,
     /// Told how the start went; taken when it was.
     starting: Option<oneshot::Sender<Result<u32, StartError>>>,
+    /// Whether it was told to have failed.
+    failed: bool,
 }
 
 impl Connection {
@@ -113,12 +115,12 @@ impl Watch {
         container: Arc<Container>,
         starting: oneshot::Sender<Result<u32, StartError>>,
     ) -> Self {
-        Self { inner, container, starting: Some(starting) }
+        Self { inner, container, starting: Some(starting), failed: false }
     }
 
     /// Of one that runs.
     pub fn of_running(inner: Arc<Inner>, container: Arc<Container>) -> Self {
-        Self { inner, container, starting: None }
+        Self { inner, container, starting: None, failed: false }
     }
 
     /// Until the container and its shim are gone.
@@ -190,6 +192,10 @@ impl Watch {
 
     /// The container has ended; nobody knows how without a record.
     async fn ended(&mut self, record: Option<ExitRecord>) {
+        if self.failed {
+            // Whoever heard of that hears no more: an end that came first would be taken for that of a program.
+            return;
+        }
         let id = self.container.id();
         let status = match record.map(|record| record.outcome) {
             Some(Outcome::Exited { status }) => Some(status),
@@ -234,8 +240,9 @@ impl Watch {
 
     fn tell(&mut self, started: Result<u32, StartError>) {
         if let Some(starting) = self.starting.take() {
-            // Nobody hears it when the container is being destroyed.
-            let _ = starting.send(started);
+            self.failed = started.is_err();
+            // Nobody hears it when the container is being destroyed; the start has failed then, too.
+            self.failed |= starting.send(started).is_err();
         }
     }
 }

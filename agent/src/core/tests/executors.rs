@@ -220,6 +220,23 @@ fn the_end_of_an_executor_is_that_of_its_tasks() {
 }
 
 #[test]
+fn one_that_subscribes_before_it_is_known_to_run_waits_for_its_tasks() {
+    let mut w = World::new();
+    let container = w.first("t");
+    w.container(&container, ContainerEvent::Prepared { networks: vec![] });
+    w.stored();
+    assert!(matches!(w.commands.pop(), Some((_, ContainerCommand::Start))));
+    assert_eq!(w.subscribe(1, Subscribe::default()), ExecutorAnswer::Subscribed);
+    assert_eq!(w.events(1), [event::Type::Subscribed]);
+    w.container(&container, ContainerEvent::Started { pid: 7, networks: vec![] });
+    assert_eq!(w.events(1), [event::Type::Launch]);
+    w.tell(status("t", TaskState::TaskRunning, 1));
+    w.stored();
+    let told = w.updates.last().unwrap();
+    assert_eq!(told.container_status.as_ref().unwrap().executor_pid, Some(7));
+}
+
+#[test]
 fn one_that_does_not_subscribe_in_time_is_killed() {
     let mut w = World::new();
     let container = w.first("t");
