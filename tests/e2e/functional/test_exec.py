@@ -296,6 +296,29 @@ def test_a_task_with_a_terminal(shared_cluster, framework, screens):
     assert framework.wait_terminal(task_id)["state"] == "TASK_FINISHED"
 
 
+def test_who_types_into_a_terminal_is_answered_when_the_task_ends(shared_cluster, framework):
+    tty = {"type": "MESOS", "tty_info": {"window_size": {"rows": 40, "columns": 90}}}
+    task_id = framework.run_task("read line; touch read; exec sleep 1000", container=tty)
+    host, port = shared_cluster.agents["agent"].address.split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30 * wait.PATIENCE)
+    try:
+        connection.putrequest("POST", "/api/v1")
+        for name, value in {"Content-Type": "application/recordio", "Message-Content-Type": "application/json", "Transfer-Encoding": "chunked"}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        body = typed(to(container_of(framework, task_id)), keys("a line\r"))
+        connection.send(b"%x\r\n%s\r\n" % (len(body), body))
+        run_of_task = f"slaves/{shared_cluster.agent_id()}/frameworks/{framework.id}/executors/{task_id}/runs/latest"
+        read = os.path.join(shared_cluster.directory("agent"), run_of_task, "read")
+        wait.until(lambda: os.path.exists(read), what="the task has read what was typed")
+        framework.kill(task_id)
+        framework.wait_terminal(task_id)
+        # The client has not ended its stream.
+        assert connection.getresponse().status == 200
+    finally:
+        connection.close()
+
+
 # -- the command
 
 

@@ -49,7 +49,7 @@ async fn until_the_end(
     let mut pause = QUICK;
     while !to.is_closed() {
         // Looked at before the files, so that what was written just before the end is read.
-        let runs = matches!(backend.status(id.clone()).await, Ok(status) if status.executor_pid.is_some());
+        let runs = super::runs(&*backend, &id).await;
         let read = tokio::task::spawn_blocking(move || {
             let pieces: Vec<Piece> = files.iter_mut().flat_map(Followed::read).collect();
             (files, pieces)

@@ -25,6 +25,9 @@ use crate::shell::guest::Input;
 /// What is still under way when a container ends has this long to arrive, as in Mesos.
 const LAST_RECORDS: Duration = Duration::from_secs(1);
 
+/// Between two looks at whether a container that has a terminal still runs.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
+
 /// The bytes that a call of a stream may have.
 const MAX_CALL: usize = 16 << 20;
 
@@ -94,10 +97,21 @@ pub(in crate::http) async fn input(context: &Context, first: Call, calls: &mut C
     } else {
         let terminal = terminal(context, &id).await?;
         let _only = context.sessions.take_terminal(&id).ok_or_else(busy)?;
-        // That it has ended is told by a write that fails.
-        feed(&mut Some(terminal), calls, std::future::pending()).await?;
+        feed(&mut Some(terminal), calls, ended(context, &id)).await?;
     }
     Ok(tepui_api::http::empty(StatusCode::OK))
+}
+
+/// Waits for a container's end.
+async fn ended(context: &Context, id: &ContainerId) {
+    loop {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        let (backend, id) = (std::sync::Arc::clone(&context.backend), id.clone());
+        let look = context.workers.spawn(async move { super::runs(&*backend, &id).await });
+        if !matches!(look.await, Ok(true)) {
+            return;
+        }
+    }
 }
 
 /// The terminal of a task's own program.

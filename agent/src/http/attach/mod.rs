@@ -26,6 +26,8 @@ pub(super) use sessions::{launch, of_session};
 use tepui_api::http::Refusal;
 use tepui_api::v1::ContainerId;
 
+use crate::shell::backend::Backend;
+
 /// Mesos' `MAX_CONTAINER_ID_LENGTH`.
 const LONGEST_ID: usize = 242;
 
@@ -49,6 +51,11 @@ fn check_id(id: &ContainerId, field: &str) -> Result<(), Refusal> {
         next = id.parent.as_deref();
     }
     Ok(())
+}
+
+/// Whether a container has a process. One that nobody can be asked about has none.
+async fn runs(backend: &dyn Backend, id: &ContainerId) -> bool {
+    matches!(backend.status(id.clone()).await, Ok(status) if status.executor_pid.is_some())
 }
 
 fn not_found(id: &ContainerId) -> Refusal {
