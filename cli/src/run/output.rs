@@ -19,6 +19,7 @@ const QUICK: Duration = Duration::from_millis(30);
 const SLOW: Duration = Duration::from_millis(300);
 /// How long an agent may fail to answer after the task's end before its output is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Which of our own streams a file goes to.
 #[derive(Clone, Copy, Debug)]
 enum Stream {
