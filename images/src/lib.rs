@@ -19,7 +19,7 @@
 //!               [runtime] merges a task's command with the image's, [user] looks users up in it
 //! ```
 //!
-//! Others may use what this is made of: [`HttpClient`] gets any file, [`pieces`](pieces()) carry it to a thread that blocks, and
+//! [`ImageStore::pulls`] tells how long pulls took. Others may use what this is made of: [`HttpClient`] gets any file, [`pieces`](pieces()) carry it to a thread that blocks, and
 //! [`unpack_files`] unpacks any archive for a user.
 //!
 //! Nothing here mounts anything, and nothing here knows a framework, an agent or a task.

@@ -6,6 +6,7 @@ import threading
 import time
 
 from harness.framework import TERMINAL, scalar, task
+from harness.wait import PATIENCE
 from pymesos import MesosSchedulerDriver
 
 # It tells of each attempt to reach a coordinator that is cut off.
@@ -45,6 +46,7 @@ class Framework:
             return next((update for update in reversed(self.updates) if update["task_id"]["value"] == name), None)
 
     def wait(self, condition, seconds, what):
+        seconds *= PATIENCE
         deadline = time.monotonic() + seconds
         with self.changed:
             while not condition():

@@ -8,7 +8,7 @@ from harness import wait
 IMAGE = "/vagrant/image.tar"
 TASKS = 50
 # Seconds on emulated processors.
-SHORT, LONG = 180, 900
+SHORT, LONG = 60, 300
 CGROUPS = "/sys/fs/cgroup/tepui"
 
 

@@ -97,7 +97,7 @@ impl Follower {
         loop {
             // Read after seeing the end, so that what came just before it is shown too.
             let last = *ended.borrow_and_update();
-            match self.advance().await {
+            match self.advance(last).await {
                 Ok(true) => {
                     pause = QUICK;
                     failing_since = None;
@@ -132,11 +132,11 @@ impl Follower {
         Ok(())
     }
 
-    /// Shows what is new; whether there was anything.
-    async fn advance(&mut self) -> Result<bool, ClientError> {
+    /// Shows what is new; whether there was anything. `last`: nothing more will be written.
+    async fn advance(&mut self, last: bool) -> Result<bool, ClientError> {
         let mut any = false;
         for file in &mut self.files {
-            if let Some(data) = file.next(&self.client).await? {
+            if let Some(data) = file.next(&self.client, last).await? {
                 any = true;
                 file.write(data, self.prefix.as_deref());
             }
@@ -193,18 +193,23 @@ async fn read(client: &Client, path: &str, offset: u64) -> Result<agent::respons
 
 impl File {
     /// What follows what was shown; `None` if there is nothing yet. May be empty, though there is more.
-    async fn next(&mut self, client: &Client) -> Result<Option<Vec<u8>>, ClientError> {
+    async fn next(&mut self, client: &Client, last: bool) -> Result<Option<Vec<u8>>, ClientError> {
         let before = match &mut self.aside {
             Some(before) => before,
             unknown => unknown.insert(aside(client, &self.path).await?),
         };
         let found = read(client, &self.path, self.read).await?;
-        if found.data.is_empty() && found.size == self.read {
+        let nothing = found.data.is_empty() && found.size == self.read;
+        // At the end it may be another file of the same length.
+        if nothing && !(last && self.read > 0) {
             return Ok(None);
         }
         // What was read may be that of a file which was begun meanwhile.
         let now = aside(client, &self.path).await?;
         let began = put_aside_since(before, &now);
+        if began == 0 && nothing {
+            return Ok(None);
+        }
         if began == 0 {
             // One that is shorter than it was has been cut.
             self.read = if found.size < self.read { 0 } else { self.read + found.data.len() as u64 };

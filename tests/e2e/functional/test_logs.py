@@ -210,7 +210,7 @@ def test_a_task_that_floods_slows_itself(rotating, bare_cluster):
     assert rotating.run_task("true", wait_until=("TASK_FINISHED",))
     assert sum(len(text) for text in stirring(bare_cluster, rotating, flood)) <= 4 * 65536
     rotating.kill(flood)
-    rotating.wait_state(flood, "TASK_KILLED")
+    rotating.wait_state(flood, "TASK_KILLED", timeout=5)
 
 
 def test_output_goes_on_when_the_agent_is_killed(rotating, bare_cluster):
